@@ -1,0 +1,118 @@
+"""One microbatch through the model, in the form Megatron's schedules call; the one fixed loss.
+
+A method arrives here as per-token numbers and a token loss. The weights already carry the
+aggregation over the global minibatch, so the loss is a plain sum and the gradients of microbatches,
+context ranks and replicas only have to be added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from megaent.actor.microbatch import Microbatch
+from megaent.objective.compose import TokenLoss
+from megaent.types import Experience, PolicyView, TokenTerms
+
+Scored = dict[str, Tensor]
+
+
+def run_model(model: torch.nn.Module, microbatch: Microbatch, temperature: float) -> Tensor:
+    return model(
+        microbatch.input_ids,
+        microbatch.position_ids,
+        packed=microbatch.packed,
+        row=microbatch.row,
+        target=microbatch.target,
+        temperature=temperature,
+    )
+
+
+def scoring_step(statistics: Tensor, temperature: float) -> Callable:
+    """A forward step that writes log_prob and entropy into ``statistics`` [2, T] at the tokens' places."""
+
+    def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):  # noqa: ANN202
+        microbatch = next(microbatches)
+
+        def keep(output: Tensor):  # noqa: ANN202
+            statistics[:, microbatch.place] = output.detach()
+            return output.sum(), _count(microbatch), {}
+
+        return run_model(model, microbatch, temperature), keep
+
+    return forward_step
+
+
+def training_step(
+    batch: Experience, terms: TokenTerms, token_loss: TokenLoss, sums: MetricSums, temperature: float
+) -> Callable:
+    """A forward step whose loss is ``sum(weight * token_loss)`` over the microbatch's tokens."""
+
+    def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):  # noqa: ANN202
+        microbatch = next(microbatches)
+
+        def weighted_loss(output: Tensor):  # noqa: ANN202
+            view = view_tokens(batch, terms, output, microbatch.place)
+            loss_N, metrics = token_loss(torch.zeros_like(view.log_prob), view)
+            weight_N = terms.weight[microbatch.place]
+            # A token of weight 0 must not pass a NaN on: 0 * nan is nan.
+            loss = torch.where(weight_N != 0, weight_N * loss_N, 0.0).sum()
+            sums.add(loss, view, metrics)
+            return loss, _count(microbatch), {}
+
+        return run_model(model, microbatch, temperature), weighted_loss
+
+    return forward_step
+
+
+def _count(microbatch: Microbatch) -> Tensor:
+    return torch.tensor(microbatch.row.numel(), dtype=torch.int, device=microbatch.row.device)
+
+
+def view_tokens(batch: Experience, terms: TokenTerms, output: Tensor, place: Tensor) -> PolicyView:
+    """The tokens at ``place`` as a method sees them; ``output`` [2, n] is log_prob and entropy."""
+    assert batch.log_prob_old is not None, "update needs a scored batch"
+    reference = batch.log_prob_ref
+    return PolicyView(
+        log_prob=output[0],
+        entropy=output[1],
+        log_prob_old=batch.log_prob_old[place],
+        log_prob_engine=batch.log_prob_engine[place],
+        log_prob_ref=None if reference is None else reference[place],
+        advantage=terms.advantage[place],
+        selections={name: value[place] for name, value in terms.selections.items()},
+    )
+
+
+class MetricSums:
+    """Sums over the tokens of a step, kept on the device until the step ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, loss: Tensor, view: PolicyView, metrics: Scored) -> None:
+        log_ratio_N = view.log_ratio.detach()
+        per_token = {
+            "kl_to_old/mean": (-log_ratio_N).clamp(-20, 20).exp() + log_ratio_N - 1.0,
+            "entropy/update": view.entropy.detach(),
+            **metrics,
+        }
+        self._add("loss", loss.detach())
+        self._add("tokens", torch.tensor(view.log_prob.numel(), device=self._device))
+        for name, value_N in per_token.items():
+            self._add(name, value_N.sum())
+
+    def _add(self, name: str, value: Tensor) -> None:
+        total = self._sums.get(name)
+        value = value.to(torch.float64)
+        self._sums[name] = value if total is None else total + value
+
+    def names(self) -> list[str]:
+        return sorted(self._sums)
+
+    def stacked(self) -> Tensor:
+        """[number of names] fp64, in the order of ``names``."""
+        return torch.stack([self._sums[name] for name in self.names()])

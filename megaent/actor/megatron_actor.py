@@ -1,0 +1,272 @@
+"""The policy on Megatron-Core: scores tokens with the old policy, and learns from them.
+
+Every rank of a replica holds the same experience and ends with the same statistics; the layout
+decides only who computes what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor
+
+from megaent.actor.convert import load_weights, named_weights, piece_owners
+from megaent.actor.forward_step import MetricSums, scoring_step, training_step
+from megaent.actor.hf_folder import open_weights
+from megaent.actor.microbatch import Microbatch, build_microbatch, sequence_lengths, split_microbatches
+from megaent.actor.model import Architecture, build_model, check_layout, read_architecture, transformer_config
+from megaent.actor.optimizer import AdamOptions, build_optimizer, set_learning_rate, wrap_data_parallel
+from megaent.actor.parallel import Layout
+from megaent.errors import ConfigError, NumericsError
+from megaent.objective.compose import Method
+from megaent.ops.reference import statistics_dtype
+from megaent.types import Experience, Metrics, TokenTerms
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorOptions:
+    """How the model is built and run; what is learnt is the method's."""
+
+    dtype: str = "float32"
+    implementation: str = "local"  # local | transformer_engine
+    recompute: bool = False
+    microbatch_tokens: int = 8192
+    distributed_optimizer: bool = False
+
+
+class MegatronActor:
+    """``score``, ``update`` and ``named_weights`` are collectives over the whole world."""
+
+    def __init__(self, folder: Path, layout: Layout, options: ActorOptions, adam: AdamOptions) -> None:
+        self.layout, self.options, self.adam = layout, options, adam
+        self.architecture: Architecture = read_architecture(folder)
+        check_layout(self.architecture, tp=layout.tp, pp=layout.pp, vpp=layout.vpp)
+        self.config = transformer_config(
+            self.architecture,
+            dtype=DTYPES[options.dtype],
+            tp=layout.tp,
+            pp=layout.pp,
+            vpp=layout.vpp,
+            cp=layout.cp,
+            sequence_parallel=layout.sequence_parallel,
+            recompute=options.recompute,
+            implementation=options.implementation,
+        )
+        stages = [None] if layout.vpp is None else list(range(layout.vpp))
+        self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
+        for model in self.models:
+            model.to(layout.device)
+        with open_weights(folder) as read:
+            load_weights(self.models, self.architecture, layout, read)
+        self.chunks = wrap_data_parallel(
+            self.models, self.config, distributed_optimizer=options.distributed_optimizer
+        )
+        self.optimizer = build_optimizer(
+            self.chunks, self.config, adam, distributed_optimizer=options.distributed_optimizer
+        )
+        self.optimizer_steps = 0
+        self._owners = piece_owners(self.models, self.architecture, layout)
+        self._reference: list[Tensor] | None = None
+
+    # ------------------------------------------------------------ score
+
+    def score(self, batch: Experience, *, temperature: float, with_reference: bool = False) -> Experience:
+        """``batch`` with log_prob_old and entropy of the present policy, and log_prob_ref if asked for.
+
+        Nats, at ``temperature``, fp32 (fp64 for a float64 model), on every rank of the replica.
+        Raises NumericsError when a statistic is not finite.
+        """
+        log_prob, entropy = self._statistics(batch, temperature)
+        batch = replace(batch, log_prob_old=log_prob, entropy=entropy)
+        if with_reference:
+            with _Swapped(self.models, self._reference_weights()):
+                batch = replace(batch, log_prob_ref=self._statistics(batch, temperature)[0])
+        return batch
+
+    def _statistics(self, batch: Experience, temperature: float) -> tuple[Tensor, Tensor]:
+        dtype = statistics_dtype(self.config.params_dtype)
+        statistics = torch.zeros(2, batch.num_tokens, dtype=dtype, device=self.layout.device)
+        packs = self._packs(batch, list(range(batch.num_responses)))
+        if packs:
+            self._run(batch, packs, scoring_step(statistics, temperature), is_training=False)
+        if self.layout.is_last_stage and self.layout.cp > 1:
+            dist.all_reduce(statistics, group=self.layout.cp_group)
+        self.layout.from_last_stage(statistics)
+        statistics = statistics.cpu()
+        if not bool(torch.isfinite(statistics).all()):
+            place = int((~torch.isfinite(statistics)).any(0).nonzero()[0])
+            raise NumericsError(
+                f"the policy's log-prob and entropy of token {place} of the batch are "
+                f"{statistics[:, place].tolist()}; expected finite numbers: lower optim.lr or raise the precision"
+            )
+        return statistics[0], statistics[1]
+
+    # ------------------------------------------------------------ update
+
+    def update(
+        self, batch: Experience, terms: TokenTerms, method: Method, *, temperature: float, num_minibatches: int
+    ) -> Metrics:
+        """One optimiser step a minibatch; returns the metrics of the step on every rank.
+
+        A minibatch without a response on any replica is skipped. Raises NumericsError when the loss
+        or the gradient norm is not finite; the weights are then not to be saved.
+        """
+        batch, terms = _to_device(batch, terms, self.layout.device)
+        sums = MetricSums(self.layout.device)
+        forward_step = training_step(batch, terms, method.token_loss, sums, temperature)
+        minibatch_S = _minibatch_of_responses(batch, terms)
+        norms, lr = [], 0.0
+        for number in range(num_minibatches):
+            mine = [response for response, value in enumerate(minibatch_S) if value == number]
+            packs = self._packs(batch, mine)
+            count = self._agree(len(packs))
+            if count == 0:
+                continue
+            packs += [[]] * (count - len(packs))
+            lr = set_learning_rate(self.optimizer, self.adam, self.optimizer_steps)
+            norms.append(self._optimizer_step(batch, packs, forward_step))
+            self.optimizer_steps += 1
+        metrics = self._reduce(sums)
+        _check_finite(metrics, norms)
+        return metrics | {"grad/norm": max(norms, default=0.0), "lr": lr, "optimizer/steps": float(len(norms))}
+
+    def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: object) -> float:
+        for chunk in self.chunks:
+            chunk.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        self._run(batch, packs, forward_step, is_training=True)
+        _, norm, _ = self.optimizer.step()
+        return float(norm)
+
+    def _agree(self, num_packs: int) -> int:
+        """Every replica runs as many microbatches as the one with most work."""
+        return self._whole_rounds(self.layout.max_over_replicas(num_packs))
+
+    def _whole_rounds(self, count: int) -> int:
+        """Interleaved schedules run microbatches in rounds of the pipeline's length."""
+        return -(-count // self.layout.pp) * self.layout.pp if self.layout.vpp else count
+
+    # ------------------------------------------------------------ shared by both
+
+    def _packs(self, batch: Experience, responses: list[int]) -> list[list[int]]:
+        return split_microbatches(responses, sequence_lengths(batch), self.options.microbatch_tokens)
+
+    def _run(self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool) -> None:
+        packs = packs + [[]] * (self._whole_rounds(len(packs)) - len(packs))
+        layout = self.layout
+
+        def microbatches() -> Iterator[Microbatch]:
+            for pack in packs:
+                microbatch = build_microbatch(
+                    batch,
+                    pack,
+                    cp=layout.cp,
+                    cp_rank=layout.cp_group.rank(),
+                    tp=layout.tp if layout.sequence_parallel else 1,
+                )
+                yield microbatch.to(layout.device)
+
+        iterators = [microbatches() for _ in self.chunks]
+        is_single = len(self.chunks) == 1
+        get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iterators[0] if is_single else iterators,
+            model=self.chunks[0] if is_single else self.chunks,
+            num_microbatches=len(packs),
+            seq_length=1,  # the packs say their own lengths
+            micro_batch_size=1,
+            forward_only=not is_training,
+        )
+
+    def _reduce(self, sums: MetricSums) -> Metrics:
+        """Token means over every microbatch, context rank and replica, on every rank."""
+        layout = self.layout
+        boxed: list[dict[str, float] | None] = [None]
+        if layout.is_last_stage and sums.names():
+            total = sums.stacked()
+            dist.all_reduce(total, group=layout.dp_cp_group)
+            values = dict(zip(sums.names(), total.tolist(), strict=True))
+            tokens = max(values.pop("tokens"), 1.0)
+            loss = values.pop("loss")
+            boxed = [{name: value / tokens for name, value in values.items()} | {"loss": loss}]
+        if layout.pp > 1:
+            last = dist.get_global_rank(layout.pp_group, layout.pp - 1)
+            dist.broadcast_object_list(boxed, src=last, group=layout.pp_group)
+        return dict(boxed[0] or {})
+
+    # ------------------------------------------------------------ weights
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight under its Hugging Face name, whole, one at a time, on every rank."""
+        return named_weights(self.models, self.architecture, self.layout, self._owners)
+
+    def keep_reference(self) -> None:
+        """Take the present weights as the reference policy's, copied to the CPU."""
+        self._reference = [p.detach().to("cpu", copy=True) for m in self.models for p in m.parameters()]
+
+    def _reference_weights(self) -> list[Tensor]:
+        if self._reference is None:
+            raise ConfigError("a reference policy was asked for, but none was kept; call keep_reference first")
+        return self._reference
+
+
+class _Swapped:
+    """Other weights in the same model for the length of a ``with`` block."""
+
+    def __init__(self, models: list, weights: list[Tensor]) -> None:
+        self._parameters = [parameter for model in models for parameter in model.parameters()]
+        self._weights = weights
+
+    @torch.no_grad()
+    def __enter__(self) -> None:
+        self._own = [parameter.detach().clone() for parameter in self._parameters]
+        for parameter, weight in zip(self._parameters, self._weights, strict=True):
+            parameter.copy_(weight)
+
+    @torch.no_grad()
+    def __exit__(self, *_: object) -> None:
+        for parameter, weight in zip(self._parameters, self._own, strict=True):
+            parameter.copy_(weight)
+        del self._own
+
+
+def _minibatch_of_responses(batch: Experience, terms: TokenTerms) -> list[int]:
+    """[S] read off the tokens; a response without tokens belongs to none."""
+    minibatch_S = torch.full((batch.num_responses,), -1, dtype=torch.int64)
+    minibatch_S[batch.owner.cpu()] = terms.minibatch.cpu()
+    return minibatch_S.tolist()
+
+
+def _to_device(batch: Experience, terms: TokenTerms, device: torch.device) -> tuple[Experience, TokenTerms]:
+    """The per-token numbers that the loss reads; what builds microbatches stays on the host."""
+    if device.type == "cpu":
+        return batch, terms
+    reference = batch.log_prob_ref
+    assert batch.log_prob_old is not None, "update needs a scored batch"
+    moved = replace(
+        batch,
+        log_prob_old=batch.log_prob_old.to(device),
+        log_prob_engine=batch.log_prob_engine.to(device),
+        log_prob_ref=None if reference is None else reference.to(device),
+    )
+    selections = {name: value.to(device) for name, value in terms.selections.items()}
+    return moved, replace(
+        terms, advantage=terms.advantage.to(device), weight=terms.weight.to(device), selections=selections
+    )
+
+
+def _check_finite(metrics: Metrics, norms: list[float]) -> None:
+    for name, value in [*metrics.items(), *(("grad/norm", norm) for norm in norms)]:
+        if not math.isfinite(value):
+            raise NumericsError(
+                f"{name} is {value}; expected a finite number: lower optim.lr, check the rewards, or resume "
+                "from the last checkpoint"
+            )

@@ -1,0 +1,285 @@
+"""A Hugging Face configuration as a Megatron GPT model whose last stage ends in token statistics."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
+from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
+
+from megaent.actor.attention import PackedAttention, RMSNorm
+from megaent.errors import ConfigError, ModelError
+from megaent.ops import TokenStatistics, linear_logprob_entropy
+
+VOCAB_MULTIPLE = 128  # the padded vocabulary does not depend on the layout
+
+FAMILIES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "llama": "LlamaForCausalLM"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """What of a Hugging Face ``config.json`` decides the computation."""
+
+    family: str  # a key of FAMILIES
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    rope_theta: float
+    rms_norm_eps: float
+    max_positions: int
+    tie_embeddings: bool
+    qkv_bias: bool
+    qk_norm: bool
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return -(-self.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """The architecture of a Hugging Face folder; ModelError says what is missing or unsupported."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(
+            f"model.path must be a Hugging Face folder with a config.json, got {str(folder)!r}; "
+            "./scripts/get_smollm2 makes one"
+        )
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelError(f"{file} is not readable JSON: {error}") from error
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise ModelError(f"{file}: model_type must be one of {', '.join(FAMILIES)}, got {family!r}")
+    _refuse_unsupported(file, config)
+    try:
+        return _architecture(family, config)
+    except KeyError as error:
+        raise ModelError(f"{file} lacks the key {error}") from error
+
+
+def _architecture(family: str, config: dict) -> Architecture:
+    rope = config.get("rope_parameters") or {}
+    heads = config["num_attention_heads"]
+    return Architecture(
+        family=family,
+        num_layers=config["num_hidden_layers"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+        num_heads=heads,
+        num_kv_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        vocab_size=config["vocab_size"],
+        rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
+        rms_norm_eps=config["rms_norm_eps"],
+        max_positions=config["max_position_embeddings"],
+        tie_embeddings=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=family == "qwen2",
+        qk_norm=family == "qwen3",
+    )
+
+
+def _refuse_unsupported(file: Path, config: dict) -> None:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise ModelError(f"{file}: rope_type must be default, got {kind!r}")
+    if config.get("hidden_act", "silu") != "silu":
+        raise ModelError(f"{file}: hidden_act must be silu, got {config['hidden_act']!r}")
+    for key in ("mlp_bias", "use_sliding_window"):
+        if config.get(key):
+            raise ModelError(f"{file}: {key}=true is not supported")
+    if config["model_type"] != "qwen2" and config.get("attention_bias"):
+        raise ModelError(f"{file}: attention_bias=true is supported for qwen2 only")
+
+
+def check_layout(architecture: Architecture, *, tp: int, pp: int, vpp: int | None) -> None:
+    """Refuse a layout that does not divide the model, before anything is built."""
+    for name, size in (
+        ("attention heads", architecture.num_heads),
+        ("key/value heads", architecture.num_kv_heads),
+        ("intermediate size", architecture.intermediate_size),
+    ):
+        if size % tp:
+            divisors = [d for d in range(1, size + 1) if size % d == 0]
+            raise ConfigError(
+                f"parallel.tensor_model_parallel_size={tp} does not divide the model's {size} {name}; "
+                f"possible sizes are {divisors[:12]}"
+            )
+    stages = pp * (vpp or 1)
+    if architecture.num_layers % stages:
+        raise ConfigError(
+            f"parallel.pipeline_model_parallel_size={pp}"
+            + (f" x virtual {vpp}" if vpp else "")
+            + f" = {stages} stages must divide the model's {architecture.num_layers} layers"
+        )
+
+
+class PolicyModel(GPTModel):
+    """GPTModel whose post-process step yields log-probabilities and entropies instead of logits.
+
+    Only the rows that are learnt from reach the output weight, and no ``[N, V]`` logits are kept.
+    """
+
+    def __init__(self, *args: object, true_vocab_size: int, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.true_vocab_size = true_vocab_size
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        *,
+        packed: object,
+        row: Tensor,
+        target: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        """On the last stage [2, n]: log_prob and entropy of ``target`` [n] at ``row`` [n]; else hidden states."""
+        hidden = super().forward(
+            input_ids, position_ids, attention_mask=None, packed_seq_params=packed  # type: ignore[arg-type]
+        )
+        if not self.post_process:
+            return hidden
+        stats = self._statistics(hidden, row, target, temperature)
+        return torch.stack([stats.log_prob, stats.entropy])
+
+    def _postprocess(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:  # type: ignore[override]
+        return hidden_states
+
+    def _statistics(self, hidden: Tensor, row: Tensor, target: Tensor, temperature: float) -> TokenStatistics:
+        tp_group = self.pg_collection.tp
+        if self.config.sequence_parallel:
+            hidden = gather_from_sequence_parallel_region(
+                hidden, tensor_parallel_output_grad=True, group=tp_group
+            )
+        else:
+            hidden = copy_to_tensor_model_parallel_region(hidden, group=tp_group)
+        tied = self.share_embeddings_and_output_weights
+        weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
+        return linear_logprob_entropy(
+            hidden[:, 0][row],
+            weight,
+            target,
+            temperature=temperature,
+            vocab_start=tp_group.rank() * weight.shape[0],
+            vocab_size=self.true_vocab_size,
+            group=tp_group,
+        )
+
+
+def transformer_config(
+    architecture: Architecture,
+    *,
+    dtype: torch.dtype,
+    tp: int,
+    pp: int,
+    vpp: int | None,
+    cp: int,
+    sequence_parallel: bool,
+    recompute: bool,
+    implementation: str,
+) -> TransformerConfig:
+    on_gpu = torch.cuda.is_available()
+    recomputation = (
+        {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
+        if recompute
+        else {}
+    )
+    return TransformerConfig(
+        num_layers=architecture.num_layers,
+        hidden_size=architecture.hidden_size,
+        num_attention_heads=architecture.num_heads,
+        num_query_groups=architecture.num_kv_heads,
+        kv_channels=architecture.head_dim,
+        ffn_hidden_size=architecture.intermediate_size,
+        normalization="RMSNorm",
+        layernorm_epsilon=architecture.rms_norm_eps,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        add_bias_linear=False,
+        add_qkv_bias=architecture.qkv_bias,
+        qk_layernorm=architecture.qk_norm,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        use_cpu_initialization=not on_gpu,
+        params_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        pipeline_dtype=dtype,
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        virtual_pipeline_model_parallel_size=vpp,
+        context_parallel_size=cp,
+        sequence_parallel=sequence_parallel,
+        transformer_impl=implementation,
+        # Packs differ in length, and the weights of the loss carry its normalisation.
+        variable_seq_lengths=True,
+        moe_token_dispatcher_type="alltoall",
+        calculate_per_token_loss=True,
+        gradient_accumulation_fusion=False,
+        masked_softmax_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        apply_rope_fusion=implementation == "transformer_engine",
+        persist_layer_norm=False,
+        batch_p2p_comm=on_gpu,
+        **recomputation,
+    )
+
+
+def layer_spec(architecture: Architecture, implementation: str) -> ModuleSpec:
+    if implementation == "transformer_engine":
+        return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=architecture.qk_norm)
+    spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=architecture.qk_norm)
+    layer, attention = spec.submodules, spec.submodules.self_attention.submodules
+    layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
+    attention.core_attention = PackedAttention
+    if architecture.qk_norm:
+        attention.q_layernorm = attention.k_layernorm = RMSNorm
+    return spec
+
+
+def build_model(
+    architecture: Architecture, config: TransformerConfig, *, vp_stage: int | None = None
+) -> PolicyModel:
+    """This rank's part of the model (one virtual stage of it), weights not yet loaded."""
+    implementation = config.transformer_impl
+    spec: ModuleSpec | TransformerBlockSubmodules = layer_spec(architecture, implementation)
+    if implementation == "local":
+        num_layers = get_num_layers_to_build(config, vp_stage=vp_stage)
+        spec = TransformerBlockSubmodules(layer_specs=[spec] * num_layers, layer_norm=RMSNorm)
+    return PolicyModel(
+        config=config,
+        transformer_layer_spec=spec,
+        vocab_size=architecture.padded_vocab_size,
+        max_sequence_length=architecture.max_positions,
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
+        parallel_output=True,
+        share_embeddings_and_output_weights=architecture.tie_embeddings,
+        position_embedding_type="rope",
+        rotary_base=architecture.rope_theta,  # type: ignore[arg-type]
+        rotary_percent=1.0,
+        vp_stage=vp_stage,
+        true_vocab_size=architecture.vocab_size,
+    )

@@ -1,0 +1,230 @@
+"""Where this process stands in the parallel layout, and the few collectives the loop needs.
+
+Megatron's names are kept. A *replica* is one whole copy of the model: its tensor x context x
+pipeline ranks. The *leader* of a replica (tensor rank 0, context rank 0, pipeline rank 0) talks to
+the rollout engine; its peers receive what it got.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state, tensor_parallel
+from torch import Tensor
+from torch.distributed import HashStore, ProcessGroup
+
+from megaent.actor import megatron_cpu
+from megaent.errors import ConfigError
+
+Shared = TypeVar("Shared")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Sizes, ranks and groups of this process."""
+
+    rank: int
+    world_size: int
+    tp: int
+    pp: int
+    vpp: int | None
+    cp: int
+    dp: int
+    dp_rank: int
+    sequence_parallel: bool
+    device: torch.device
+    replica_group: ProcessGroup  # every rank of this copy of the model
+    replica_leader: int  # global rank of its leader
+
+    def __str__(self) -> str:
+        virtual = f"x{self.vpp}" if self.vpp else ""
+        sp = "+SP" if self.sequence_parallel else ""
+        return f"TP{self.tp}{sp} PP{self.pp}{virtual} CP{self.cp} DP{self.dp} on {self.device.type}"
+
+    @property
+    def is_leader(self) -> bool:
+        return self.rank == self.replica_leader
+
+    @property
+    def is_last_stage(self) -> bool:
+        return parallel_state.is_pipeline_last_stage(ignore_virtual=True)
+
+    @property
+    def dp_group(self) -> ProcessGroup:
+        """One rank of each replica: nothing is counted twice."""
+        return parallel_state.get_data_parallel_group()
+
+    @property
+    def dp_cp_group(self) -> ProcessGroup:
+        return parallel_state.get_data_parallel_group(with_context_parallel=True)
+
+    @property
+    def cp_group(self) -> ProcessGroup:
+        return parallel_state.get_context_parallel_group()
+
+    @property
+    def tp_group(self) -> ProcessGroup:
+        return parallel_state.get_tensor_model_parallel_group()
+
+    @property
+    def pp_group(self) -> ProcessGroup:
+        return parallel_state.get_pipeline_model_parallel_group()
+
+    def from_last_stage(self, tensor: Tensor) -> Tensor:
+        """The last pipeline stage's ``tensor`` on every stage, in place."""
+        if self.pp > 1:
+            last = parallel_state.get_pipeline_model_parallel_last_rank()
+            dist.broadcast(tensor, src=last, group=self.pp_group)
+        return tensor
+
+    def max_over_replicas(self, value: int) -> int:
+        if self.dp == 1:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.dp_group)
+        return int(largest)
+
+    def gather_over_replicas(self, values: list[int]) -> list[int]:
+        """The replicas' lists joined in data-parallel order."""
+        if self.dp == 1:
+            return values
+        parts: list[list[int]] = [[] for _ in range(self.dp)]
+        dist.all_gather_object(parts, values, group=self.dp_group)
+        return [value for part in parts for value in part]
+
+    def share(self, value: Shared | None) -> Shared:
+        """The leader's ``value`` on every rank of its replica; the others pass None."""
+        if self.replica_group.size() == 1:
+            return value  # type: ignore[return-value]
+        boxed = [value]
+        dist.broadcast_object_list(boxed, src=self.replica_leader, group=self.replica_group)
+        return boxed[0]  # type: ignore[return-value]
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA where torch finds it. Raises ConfigError for cuda without CUDA."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device=cuda, but torch finds no CUDA device; use device=cpu or device=auto")
+    if name == "cpu" and torch.cuda.is_available():
+        raise ConfigError(
+            "device=cpu on a machine with CUDA: megatron-core would still allocate on the card; "
+            "hide it with CUDA_VISIBLE_DEVICES= in the environment"
+        )
+    is_cuda = name != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if is_cuda else torch.device("cpu")
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_world(size: int, *, tp: int, pp: int, cp: int) -> None:
+    """Refuse a world that the layout does not divide."""
+    needed = tp * pp * cp
+    if size % needed:
+        raise ConfigError(
+            f"tensor {tp} x pipeline {pp} x context {cp} = {needed} processes a model copy, but the world "
+            f"has {size}; start with torchrun --nproc-per-node {needed} (or a multiple of it)"
+        )
+
+
+def init_parallel(
+    *,
+    tp: int,
+    pp: int,
+    vpp: int | None,
+    cp: int,
+    sequence_parallel: bool,
+    device: torch.device,
+    timeout_s: float,
+    seed: int,
+) -> Layout:
+    """Join the process group torchrun describes (or one of a single process) and lay Megatron's groups."""
+    if device.type == "cpu":
+        megatron_cpu.adapt()
+    else:
+        torch.cuda.set_device(device)
+    size = world_size()
+    check_world(size, tp=tp, pp=pp, cp=cp)
+    _init_process_group(size, device, timeout_s)
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        virtual_pipeline_model_parallel_size=vpp,
+        context_parallel_size=cp,
+    )
+    tensor_parallel.model_parallel_cuda_manual_seed(seed)
+    dp_rank = parallel_state.get_data_parallel_rank()
+    group, leader = _replica(dp_rank, size)
+    return Layout(
+        rank=dist.get_rank(),
+        world_size=size,
+        tp=tp,
+        pp=pp,
+        vpp=vpp,
+        cp=cp,
+        dp=parallel_state.get_data_parallel_world_size(),
+        dp_rank=dp_rank,
+        sequence_parallel=sequence_parallel,
+        device=device,
+        replica_group=group,
+        replica_leader=leader,
+    )
+
+
+def _init_process_group(size: int, device: torch.device, timeout_s: float) -> None:
+    if dist.is_initialized():
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=timeout_s)
+    if size == 1 and "MASTER_ADDR" not in os.environ:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
+    else:
+        dist.init_process_group(backend, timeout=timeout)
+
+
+def _replica(dp_rank: int, size: int) -> tuple[ProcessGroup, int]:
+    """The group of ranks that share ``dp_rank``, and its first rank, which is its leader."""
+    dp_ranks: list[int] = [0] * size
+    dist.all_gather_object(dp_ranks, dp_rank)
+    mine = None
+    for value in sorted(set(dp_ranks)):
+        members = [rank for rank in range(size) if dp_ranks[rank] == value]
+        group = dist.new_group(members)
+        if value == dp_rank:
+            mine = (group, members[0])
+    assert mine is not None, f"rank {dist.get_rank()} has no replica"
+    return mine
+
+
+def close_parallel() -> None:
+    """Leave every group; harmless where none was joined."""
+    if parallel_state.is_initialized():
+        parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Replicas:
+    """Statistics over every replica, each counted once: the population a method is handed."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def sum(self, value: Tensor) -> Tensor:
+        return self._reduce(value, dist.ReduceOp.SUM)
+
+    def max(self, value: Tensor) -> Tensor:
+        return self._reduce(value, dist.ReduceOp.MAX)
+
+    def _reduce(self, value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+        if self._layout.dp == 1:
+            return value
+        reduced = value.to(self._layout.device, copy=True)
+        dist.all_reduce(reduced, op=operation, group=self._layout.dp_group)
+        return reduced.to(value.device)

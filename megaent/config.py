@@ -1,0 +1,457 @@
+"""The schema of a run: typed dataclasses registered with Hydra, and the checks across fields.
+
+Everything that can be refused is refused here, before a model is built. Below the command line no
+function takes a configuration; each takes the values it needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any, Optional, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from megaent.errors import ConfigError
+from megaent.methods import METHODS, build_method
+
+# ---------------------------------------------------------------- checks
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _positive(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        require(value > 0, f"{owner}.{name} must be above 0, got {value}")
+
+
+def _fraction(owner: str, **values: float) -> None:
+    for name, value in values.items():
+        require(0 < value <= 1, f"{owner}.{name} must lie in (0, 1], got {value}")
+
+
+# ---------------------------------------------------------------- the run
+
+
+@dataclass
+class RunConfig:
+    dir: Optional[str] = None  # noqa: UP045 - OmegaConf reads Optional; default runs/<name>-<time>
+    name: str = "train"
+    responses_kept: int = 4  # responses of every step written to responses.md
+    tensorboard: bool = True
+    threads: int = 0  # torch threads a process; 0 keeps OMP_NUM_THREADS or torch's choice
+    timeout_s: float = 1800.0  # limit of every wait on another process
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = 0  # steps between checkpoints; 0 saves only the last
+    keep: int = 2  # newest checkpoints kept; at least 2, so that a damaged one has a predecessor
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"checkpoint.every must be 0 or more, got {self.every}")
+        require(self.keep >= 2, f"checkpoint.keep must be 2 or more, got {self.keep}")
+
+
+@dataclass
+class EvaluateConfig:
+    every: int = 0  # steps between evaluations; 0 evaluates only where an experiment asks
+    prompts: int = 256
+    group_size: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 12345
+    at_start: bool = False  # also before the first step, and after the last
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"evaluate.every must be 0 or more, got {self.every}")
+        _positive("evaluate", prompts=self.prompts, group_size=self.group_size, temperature=self.temperature)
+        _fraction("evaluate", top_p=self.top_p)
+
+
+@dataclass
+class OptimConfig:
+    lr: float = 1e-6
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_grad: float = 1.0  # global norm; 0 switches clipping off
+    warmup_steps: int = 0  # optimiser steps of linear warm-up, then constant
+    minibatches: int = 1  # optimiser steps a rollout batch, whole groups in prompt order
+
+    def __post_init__(self) -> None:
+        _positive("optim", eps=self.eps, minibatches=self.minibatches)
+        require(self.lr >= 0, f"optim.lr must be 0 or more, got {self.lr}")
+        require(self.clip_grad >= 0, f"optim.clip_grad must be 0 or more, got {self.clip_grad}")
+        require(self.warmup_steps >= 0, f"optim.warmup_steps must be 0 or more, got {self.warmup_steps}")
+
+
+@dataclass
+class ParallelConfig:
+    """Megatron's own names; data parallelism is what remains of the world size."""
+
+    tensor_model_parallel_size: int = 1
+    pipeline_model_parallel_size: int = 1
+    virtual_pipeline_model_parallel_size: Optional[int] = None  # noqa: UP045
+    context_parallel_size: int = 1
+    sequence_parallel: bool = False
+    microbatch_tokens: int = 8192  # prompt and response tokens a microbatch, at most
+
+    def __post_init__(self) -> None:
+        _positive(
+            "parallel",
+            tensor_model_parallel_size=self.tensor_model_parallel_size,
+            pipeline_model_parallel_size=self.pipeline_model_parallel_size,
+            context_parallel_size=self.context_parallel_size,
+            microbatch_tokens=self.microbatch_tokens,
+        )
+        require(
+            not self.sequence_parallel or self.tensor_model_parallel_size > 1,
+            "parallel.sequence_parallel=true has no effect without tensor parallelism; set "
+            "parallel.tensor_model_parallel_size to 2 or more, or sequence_parallel=false",
+        )
+        vpp = self.virtual_pipeline_model_parallel_size
+        require(
+            vpp is None or (vpp > 1 and self.pipeline_model_parallel_size > 1),
+            f"parallel.virtual_pipeline_model_parallel_size={vpp} needs at least 2 virtual stages "
+            "on at least 2 pipeline stages; raise parallel.pipeline_model_parallel_size or leave it null",
+        )
+
+    @property
+    def model_parallel_size(self) -> int:
+        return (
+            self.tensor_model_parallel_size
+            * self.pipeline_model_parallel_size
+            * self.context_parallel_size
+        )
+
+
+# ---------------------------------------------------------------- groups: model, data, rollout
+
+
+@dataclass
+class ModelConfig:
+    """``model=hf``: a Hugging Face folder on this machine (Qwen2, Qwen3 or Llama)."""
+
+    path: str = MISSING
+    dtype: str = "float32"  # float32 | bfloat16 | float64
+    implementation: str = "local"  # local | transformer_engine
+    recompute: bool = False  # recompute every layer in the backward pass
+
+    def __post_init__(self) -> None:
+        require(
+            self.dtype in ("float32", "bfloat16", "float64"),
+            f"model.dtype must be float32, bfloat16 or float64, got {self.dtype!r}",
+        )
+        require(
+            self.implementation in ("local", "transformer_engine"),
+            f"model.implementation must be local or transformer_engine, got {self.implementation!r}",
+        )
+
+
+@dataclass
+class DemoModelConfig(ModelConfig):
+    """``model=demo``: a 0.1 M Qwen2 warmed up on teacher traces, made once and cached."""
+
+    path: str = ""  # filled with the cached checkpoint
+    hidden_size: int = 64
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    intermediate_size: int = 256
+    warmup_steps: int = 330
+    warmup_lr: float = 4e-3
+    warmup_batch: int = 48
+    warmup_seed: int = 0
+    tie_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        super(DemoModelConfig, self).__post_init__()
+        _positive(
+            "model",
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            warmup_steps=self.warmup_steps,
+            warmup_batch=self.warmup_batch,
+        )
+
+
+@dataclass
+class DataConfig:
+    """Fields that every task has."""
+
+    name: str = MISSING
+    train_prompts: int = 0  # distinct training prompts; 0 means as many as the task has
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.train_prompts >= 0, f"data.train_prompts must be 0 or more, got {self.train_prompts}")
+
+
+@dataclass
+class ChainSumConfig(DataConfig):
+    """``data=chain_sum``: indexed chain sums, one token an integer (docs/tasks.md)."""
+
+    name: str = "chain_sum"
+    train_prompts: int = 4096
+    operands_min: int = 2
+    operands_max: int = 6
+    largest: int = 2  # operands are 0 … largest
+    teacher_error: float = 0.12  # per step of a teacher trace
+
+    def __post_init__(self) -> None:
+        super(ChainSumConfig, self).__post_init__()
+        require(
+            2 <= self.operands_min <= self.operands_max <= 8,
+            "data.operands_min and data.operands_max must satisfy 2 <= min <= max <= 8, got "
+            f"{self.operands_min} and {self.operands_max}",
+        )
+
+
+@dataclass
+class AdditionConfig(DataConfig):
+    """``data=addition``: few-shot addition for a real language model."""
+
+    name: str = "addition"
+    train_prompts: int = 2048
+    digits: int = 1  # of the easy split
+    hard_digits: int = 2  # of the hard split, evaluated beside the easy one
+    hard_fraction: float = 0.0  # of the training prompts
+    shots: int = 4
+
+    def __post_init__(self) -> None:
+        super(AdditionConfig, self).__post_init__()
+        _positive("data", digits=self.digits, hard_digits=self.hard_digits)
+        require(
+            0 <= self.hard_fraction <= 1,
+            f"data.hard_fraction must lie in [0, 1], got {self.hard_fraction}",
+        )
+
+
+@dataclass
+class JsonlConfig(DataConfig):
+    """``data=jsonl``: any .jsonl, or .json array, of questions and answers."""
+
+    name: str = "jsonl"
+    path: str = MISSING
+    eval_path: str = ""  # evaluation questions; "" holds out `eval_fraction` of `path`
+    eval_fraction: float = 0.05
+    question_key: str = ""  # "" finds question, problem, prompt or input
+    answer_key: str = ""  # "" finds answer, solution, final_answer or target
+    template: str = "chat"  # chat | plain
+    instruction: str = "Reason step by step and put the final answer in \\boxed{}."
+    timeout_s: float = 5.0  # of checking one answer
+
+    def __post_init__(self) -> None:
+        super(JsonlConfig, self).__post_init__()
+        require(
+            self.template in ("chat", "plain"),
+            f"data.template must be chat or plain, got {self.template!r}",
+        )
+
+
+@dataclass
+class RolloutConfig:
+    """Fields that every engine has."""
+
+    name: str = MISSING
+    prompts_per_step: int = 16
+    group_size: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 96
+    mismatch_limit: float = 0.0  # nats, mean |log_prob_old - log_prob_engine|; 0 only reports
+
+    def __post_init__(self) -> None:
+        _positive(
+            "rollout",
+            prompts_per_step=self.prompts_per_step,
+            group_size=self.group_size,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+        )
+        _fraction("rollout", top_p=self.top_p)
+
+
+@dataclass
+class EmbeddedConfig(RolloutConfig):
+    """``rollout=embedded``: in this process, batched, with a KV cache."""
+
+    name: str = "embedded"
+    batch_size: int = 128  # responses decoded together
+    dtype: str = ""  # "" takes the model's
+
+    def __post_init__(self) -> None:
+        super(EmbeddedConfig, self).__post_init__()
+        _positive("rollout", batch_size=self.batch_size)
+
+
+@dataclass
+class FakeConfig(RolloutConfig):
+    """``rollout=fake``: deterministic tokens, no model; for tests of the loop."""
+
+    name: str = "fake"
+
+
+@dataclass
+class TrainConfig:
+    """The root. ``method`` holds one node per chosen method, filled from the registry."""
+
+    seed: int = 0
+    steps: int = 100
+    device: str = "auto"  # auto | cpu | cuda
+    run: RunConfig = field(default_factory=RunConfig)
+    model: Any = MISSING
+    data: Any = MISSING
+    rollout: Any = MISSING
+    method: Any = MISSING
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, f"steps must be 0 or more, got {self.steps}")
+        require(
+            self.device in ("auto", "cpu", "cuda"),
+            f"device must be auto, cpu or cuda, got {self.device!r}",
+        )
+
+
+# ---------------------------------------------------------------- registration and composition
+
+ROOT = "train"
+
+
+def register() -> None:
+    """Put the schema, the groups and one typed node per method into Hydra's ConfigStore."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=TrainConfig)
+    for group, nodes in _GROUPS.items():
+        for name, node in nodes.items():
+            store.store(group=group, name=name, node=node)
+    for name, function in METHODS.items():
+        store.store(group="method", name=name, node=options_of(name, function), package=f"method.{name}")
+
+
+_GROUPS: dict[str, dict[str, type]] = {
+    "model": {"hf": ModelConfig, "demo": DemoModelConfig},
+    "data": {"chain_sum": ChainSumConfig, "addition": AdditionConfig, "jsonl": JsonlConfig},
+    "rollout": {"embedded": EmbeddedConfig, "fake": FakeConfig},
+}
+
+
+def options_of(name: str, function: Callable[..., object]) -> type:
+    """The keyword arguments of a method's function as a typed dataclass: defaults live there, once."""
+    hints = get_type_hints(function)
+    fields = [
+        (parameter.name, hints[parameter.name], field(default=parameter.default))
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+    return make_dataclass(f"{name}_options", fields)
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: beside the source in a checkout, else the installed ``megaent_configs``."""
+    checkout = Path(__file__).resolve().parent.parent / "configs"
+    if (checkout / f"{ROOT}.yaml").is_file():
+        return checkout
+    spec = importlib.util.find_spec("megaent_configs")
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(location) / f"{ROOT}.yaml").is_file():
+            return Path(location)
+    raise ConfigError("the configuration files are missing; install megaent again")
+
+
+def compose_config(overrides: Sequence[str]) -> tuple[TrainConfig, str]:
+    """The typed configuration of ``overrides`` and its YAML text.
+
+    Raises ConfigError for an unknown key (with the nearest known ones), a wrong type or a value that
+    a check refuses.
+    """
+    register()
+    expanded = expand_method_options(list(overrides))
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            composed = compose(ROOT, overrides=expanded)
+    except HydraException as error:
+        raise ConfigError(_explain(error)) from error
+    return to_typed(composed), OmegaConf.to_yaml(composed)
+
+
+def to_typed(composed: DictConfig) -> TrainConfig:
+    """Dataclasses all the way down, checked; a missing value names its key."""
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value; add {missing[0]}=… to the command")
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(config, TrainConfig), f"composed a {type(config).__name__}"
+    config.method = {name: asdict(options) for name, options in config.method.items()}
+    build_method(config.method)
+    check_run(config)
+    return config
+
+
+def check_run(config: TrainConfig) -> None:
+    """What only the whole configuration can tell."""
+    require(
+        config.optim.minibatches <= config.rollout.prompts_per_step,
+        f"optim.minibatches={config.optim.minibatches} exceeds rollout.prompts_per_step="
+        f"{config.rollout.prompts_per_step}: minibatches are whole groups; lower the first or raise the second",
+    )
+    is_demo = isinstance(config.model, DemoModelConfig)
+    require(
+        isinstance(config.data, ChainSumConfig) or not is_demo,
+        f"model=demo knows only the tokens of data=chain_sum, got data={config.data.name}; use model=hf model.path=…",
+    )
+
+
+def expand_method_options(overrides: list[str]) -> list[str]:
+    """``method.coef=1`` is short for ``method.<name>.coef=1`` when there is one method."""
+    chosen = [o.split("=", 1)[1] for o in overrides if o.startswith("method=")]
+    name = chosen[-1].strip("[]") if chosen else "grpo"
+
+    def expand(override: str) -> str:
+        match = re.match(r"method\.(\w+)(?=[=])", override)
+        is_short = match is not None and match.group(1) not in METHODS
+        return f"method.{name}.{override.removeprefix('method.')}" if is_short else override
+
+    return [expand(override) for override in overrides]
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's own words, with the nearest known keys for a mistyped one and the cause of a wrong type."""
+    text = " ".join(str(error).split())
+    unknown = re.search(r"Could not override '([\w.]+)'|Key '(\w+)' (?:is not in struct|not in)", text)
+    if unknown is not None:
+        path = unknown.group(1) or unknown.group(2)
+        near = difflib.get_close_matches(path.split(".")[-1], sorted(_known_keys()), n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        return f"there is no configuration key {path!r}; {hint}`megaent train --cfg` prints them all"
+    cause = error.__cause__
+    if cause is not None:
+        text += ": " + " ".join(str(cause).split()).split(" full_key")[0]
+    return text.split(" Config search path")[0]
+
+
+def _known_keys() -> set[str]:
+    nodes: list[type] = [node for group in _GROUPS.values() for node in group.values()]
+    nodes += [TrainConfig, RunConfig, CheckpointConfig, EvaluateConfig, OptimConfig, ParallelConfig]
+    nodes += [options_of(name, function) for name, function in METHODS.items()]
+    return {item.name for node in nodes for item in fields(node)}

@@ -1,0 +1,42 @@
+"""A task: what to train on, what to evaluate on, and how a response is read and graded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from megaent.types import Group, Prompt
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Prompts with answer keys, and everything about them that the loop needs to know.
+
+    ``evaluation`` is ordered so that any prefix holds its splits as evenly as they allow; none of its
+    problems appears in ``train``. ``grader`` and ``grader_options`` are what ``make_reward`` takes.
+    """
+
+    train: tuple[Prompt, ...]
+    evaluation: tuple[Prompt, ...]
+    grader: str
+    grader_options: Mapping[str, object] = field(default_factory=dict)
+    stop_token_ids: tuple[int, ...]
+    decode: Decode  # token ids -> text, special tokens left out
+
+
+def decode_groups(groups: Iterable[Group], decode: Decode) -> list[Group]:
+    """The groups with the text of every response filled in."""
+    return [
+        replace(group, responses=tuple(replace(r, text=decode(r.tokens)) for r in group.responses))
+        for group in groups
+    ]
+
+
+def alternate(splits: Iterable[Sequence[Prompt]]) -> tuple[Prompt, ...]:
+    """One prompt of each split in turn, until all are used up."""
+    queues = [list(split) for split in splits]
+    longest = max(map(len, queues), default=0)
+    return tuple(queue[i] for i in range(longest) for queue in queues if i < len(queue))

@@ -1,0 +1,50 @@
+"""What can go wrong, by who can mend it.
+
+    MegaentError
+    ├── ConfigError       a key, type, value or combination in the configuration
+    ├── DataError         a data file or a line of it
+    ├── ModelError        a model folder: missing, of another architecture, unreadable
+    ├── CheckpointError   a checkpoint: damaged, of another run, unwritable
+    ├── EngineError       a rollout engine: no answer in time, a malformed answer
+    ├── NumericsError     a loss, gradient or statistic that is not finite, or two that disagree
+    └── MissingDependency  something absent on this machine, with the command that adds it
+
+The command line prints the message alone and exits with ``exit_code``; a traceback is for our own
+defects. Each message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MegaentError(Exception):
+    """Base of every error a person can mend without reading our source."""
+
+    exit_code = 1
+
+
+class ConfigError(MegaentError):
+    exit_code = 2
+
+
+class DataError(MegaentError):
+    exit_code = 3
+
+
+class ModelError(MegaentError):
+    exit_code = 4
+
+
+class CheckpointError(MegaentError):
+    exit_code = 5
+
+
+class EngineError(MegaentError):
+    exit_code = 6
+
+
+class NumericsError(MegaentError):
+    exit_code = 7
+
+
+class MissingDependency(MegaentError):
+    exit_code = 8

@@ -1,0 +1,1 @@
+"""From graded groups to one packed batch."""

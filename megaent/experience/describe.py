@@ -1,0 +1,125 @@
+"""What a person wants to know of a batch, over every replica: rewards, lengths, entropies, mismatch."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from megaent.types import Experience, Metrics
+
+NUM_BINS = 512  # of the entropy histogram, equal in the square root of the entropy
+
+
+class Replicas(Protocol):
+    def sum(self, value: Tensor) -> Tensor: ...
+
+    def max(self, value: Tensor) -> Tensor: ...
+
+
+def describe(batch: Experience, replicas: Replicas, *, vocab_size: int) -> tuple[Metrics, Tensor]:
+    """Metrics of a scored batch and its entropy histogram; see docs/metrics.md.
+
+    Two reductions whatever the world size: one sum and one maximum. Quantiles are read off the
+    histogram, whose bins are equal in sqrt(H), so near 0 they resolve a millionth of ``ln V``.
+    """
+    assert batch.log_prob_old is not None, "describe needs a scored batch"
+    assert batch.entropy is not None, "describe needs a scored batch"
+    mismatch_T = (batch.log_prob_old - batch.log_prob_engine).double()
+    histogram = entropy_histogram(batch.entropy[batch.mask], vocab_size)
+    sums = _sums(batch, mismatch_T)
+    total = replicas.sum(torch.cat([torch.tensor(list(sums.values()), dtype=torch.float64), histogram]))
+    values = dict(zip(sums, total[: len(sums)].tolist(), strict=True))
+    histogram = total[len(sums) :]
+    longest, worst = replicas.max(
+        torch.tensor([_largest(batch.length.double()), _largest(mismatch_T.abs())])
+    ).tolist()
+    return _metrics(values, longest, worst) | _entropy_shape(histogram, vocab_size), histogram
+
+
+def _sums(batch: Experience, mismatch_T: Tensor) -> dict[str, float]:
+    correct_P = torch.bincount(
+        batch.group, weights=batch.correct.double(), minlength=len(batch.prompts)
+    )
+    size_P = torch.bincount(batch.group, minlength=len(batch.prompts))
+    assert batch.entropy is not None, "describe needs a scored batch"
+    return {
+        "responses": float(batch.num_responses),
+        "groups": float(len(batch.prompts)),
+        "tokens": float(batch.num_tokens),
+        "trained": float(batch.mask.sum()),
+        "prompt": float(sum(len(p.tokens) for p in batch.prompts)),
+        "reward": float(batch.reward.sum()),
+        "reward2": float(batch.reward.square().sum()),
+        "correct": float(batch.correct.sum()),
+        "none": float((correct_P == 0).sum()),
+        "all": float((correct_P == size_P).sum()),
+        "truncated": float(batch.truncated.sum()),
+        "entropy": float(batch.entropy[batch.mask].double().sum()),
+        "abs": float(mismatch_T.abs().sum()),
+        "k3": float(((-mismatch_T).clamp(-20, 20).exp() + mismatch_T - 1).sum()),
+    }
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.max()) if value.numel() else 0.0
+
+
+def _metrics(values: dict[str, float], longest: float, worst: float) -> Metrics:
+    responses, groups = max(values["responses"], 1.0), max(values["groups"], 1.0)
+    tokens, trained = max(values["tokens"], 1.0), max(values["trained"], 1.0)
+    mean = values["reward"] / responses
+    return {
+        "reward/mean": mean,
+        "reward/std": math.sqrt(max(values["reward2"] / responses - mean * mean, 0.0)),
+        "accuracy/mean": values["correct"] / responses,
+        "accuracy/solved_none": values["none"] / groups,
+        "accuracy/solved_all": values["all"] / groups,
+        "length/mean": values["tokens"] / responses,
+        "length/max": longest,
+        "length/truncated": values["truncated"] / responses,
+        "entropy/mean": values["entropy"] / trained,
+        "mismatch/mean_abs": values["abs"] / tokens,
+        "mismatch/max_abs": worst,
+        "mismatch/k3": values["k3"] / tokens,
+        "tokens/response": values["tokens"],
+        "tokens/prompt": values["prompt"],
+    }
+
+
+def entropy_histogram(entropy_N: Tensor, vocab_size: int) -> Tensor:
+    """[NUM_BINS] counts, fp64; bin b holds ``ln V * (b / NUM_BINS)^2 <= H < ln V * ((b + 1) / NUM_BINS)^2``."""
+    scaled_N = (entropy_N.double().clamp(min=0) / math.log(max(vocab_size, 2))).sqrt() * NUM_BINS
+    return torch.bincount(scaled_N.long().clamp(max=NUM_BINS - 1), minlength=NUM_BINS).double()
+
+
+def histogram_edges(vocab_size: int) -> Tensor:
+    """[NUM_BINS + 1] borders of the bins, nats."""
+    return torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64).square() * math.log(max(vocab_size, 2))
+
+
+def _entropy_shape(histogram: Tensor, vocab_size: int) -> Metrics:
+    edges = histogram_edges(vocab_size)
+    total = float(histogram.sum())
+    if total == 0:
+        return {"entropy/p10": 0.0, "entropy/p50": 0.0, "entropy/p90": 0.0, "entropy/top20_share": 0.0}
+    cumulated = torch.cat([histogram.new_zeros(1), histogram.cumsum(0)])
+    quantiles = {
+        f"entropy/p{percent}": _quantile(edges, cumulated, percent / 100 * total) for percent in (10, 50, 90)
+    }
+    mass = histogram * (edges[1:] + edges[:-1]) / 2
+    mass_above = mass.flip(0).cumsum(0)
+    count_above = histogram.flip(0).cumsum(0)
+    place = int((count_above < 0.2 * total).sum())
+    share = float(mass_above[min(place, NUM_BINS - 1)] / mass.sum().clamp(min=1e-300))
+    return quantiles | {"entropy/top20_share": share}
+
+
+def _quantile(edges: Tensor, cumulated: Tensor, count: float) -> float:
+    """Linear within the bin in which the count is reached."""
+    place = min(int((cumulated[1:] < count).sum()), NUM_BINS - 1)
+    inside = float(cumulated[place + 1] - cumulated[place])
+    share = (count - float(cumulated[place])) / inside if inside else 0.0
+    return float(edges[place] + share * (edges[place + 1] - edges[place]))

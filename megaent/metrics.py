@@ -1,0 +1,179 @@
+"""Where the numbers of a run go: one JSON line a step, which is the record, and TensorBoard.
+
+A line is ``{"step": 3, "accuracy/mean": 0.25, ...}``: ``step``, then the names in alphabetical order,
+on the disk before the next step begins. Names are ``area/quantity[_statistic]`` and each is explained in
+docs/metrics.md. Values are finite; two equal runs write equal lines, names of ``is_repeatable`` false aside.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from torch import Tensor
+
+from megaent.errors import DataError, MissingDependency, NumericsError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_]+)*")
+
+
+def is_repeatable(name: str) -> bool:
+    """Whether two runs of one configuration report the same number under ``name``, to the bit."""
+    return not name.startswith(("time/", "memory/")) and "per_s" not in name
+
+
+class JsonLinesWriter:
+    """Appends one line a step to ``path``; a line is complete and on the disk when ``write`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path`` for appending; ``truncate_after`` first makes an interrupted file fit for it."""
+        records = read_metrics(path) if path.exists() else []
+        if path.exists() and not _ends_with_newline(path):
+            raise DataError(
+                f"{path} ends in the middle of a line; call truncate_after before appending to it"
+            )
+        self._path = path
+        self._last_step = int(records[-1]["step"]) if records else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="ascii")
+        _sync_folder(path.parent)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the line of ``step``, which must be later than the last one; raises NumericsError for NaN."""
+        if self._last_step is not None and step <= self._last_step:
+            raise ValueError(
+                f"step must be above {self._last_step}, the last one in {self._path}, got {step}; "
+                "truncate_after drops the lines of steps that are trained again"
+            )
+        # Rendered whole before anything is written: a refused step leaves no trace in the file.
+        line = render_line(step, metrics)
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._last_step = step
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> JsonLinesWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def render_line(step: int, metrics: Mapping[str, float]) -> str:
+    """The line of one step, newline included; floats keep every bit."""
+    record: dict[str, float] = {"step": step}
+    for name in sorted(metrics):
+        record[name] = _finite(name, metrics[name], step=step)
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Every complete line of ``path``, oldest first. A line that a kill cut short at the end is left out."""
+    *lines, torn = path.read_bytes().split(b"\n")
+    # The newline is written last, so what follows the last one is not a line yet.
+    del torn
+    return [_parse(line, path=path, number=number) for number, line in enumerate(lines, start=1)]
+
+
+def truncate_after(path: Path, step: int) -> int:
+    """Drop the lines of steps above ``step`` and a torn last line, atomically; the number of lines kept.
+
+    ``resume`` calls it with the checkpoint's step, so that the steps trained again are recorded once.
+    """
+    if not path.exists():
+        return 0
+    kept = [record for record in read_metrics(path) if record["step"] <= step]
+    replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return len(kept)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` so that a kill at any instant leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with aside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    _sync_folder(path.parent)
+
+
+class TensorBoardWriter:
+    """The same numbers for TensorBoard, and histograms of what has one value a token."""
+
+    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        """Events at ``first_step`` and later, left behind by an interrupted run, are hidden."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependency(
+                "TensorBoard is missing; run `pip install 'megaent[train]'` or set run.tensorboard=false"
+            ) from error
+        self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+
+    def write(
+        self, step: int, metrics: Mapping[str, float], *, histograms: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """``histograms`` maps a name such as ``entropy`` to its values, for example one a response token."""
+        for name in sorted(metrics):
+            self._writer.add_scalar(name, _finite(name, metrics[name], step=step), step)
+        for name, values in sorted((histograms or {}).items()):
+            # An empty batch has no distribution, and TensorBoard refuses an empty histogram.
+            if values.numel() > 0:
+                self._writer.add_histogram(name, values.detach().float().cpu(), step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _finite(name: str, value: float, *, step: int) -> float:
+    if name == "step" or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"a metric's name must read area/quantity in lower case and not be step, got {name!r}"
+        )
+    number = value if type(value) is int else float(value)  # a bool becomes 1.0 or 0.0
+    if not math.isfinite(number):
+        raise NumericsError(
+            f"metric {name} must be finite, got {number} at step {step}; nothing of this step was written. "
+            "Lower optim.lr, or look at responses.md of the steps before for an empty or extreme batch"
+        )
+    return number
+
+
+def _parse(line: bytes, *, path: Path, number: int) -> dict[str, float]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        raise DataError(
+            f"{path}, line {number}: expected a JSON object with an integer step, got {line[:60]!r}; "
+            "the file was changed by something else, restore it or start a new run"
+        )
+    return record
+
+
+def _ends_with_newline(path: Path) -> bool:
+    data = path.read_bytes()
+    return not data or data.endswith(b"\n")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new or renamed entry of ``folder`` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Pieces of a method: advantages, token losses, aggregations, and how they compose."""

@@ -1,0 +1,120 @@
+"""The row operations in plain torch: the contract of every other backend, and its truth in fp64.
+
+With ``m = max z``, ``c`` the number of entries equal to m, ``x = (z - m) / temperature``,
+``s = sum over z < m of exp(x)`` and ``t = sum of exp(x) * x``::
+
+    log p_y = (z_y - m) / temperature - log(c + s)
+    H       = log1p(s + (c - 1)) - t / (c + s)
+
+Both terms of H are non-negative, so nothing cancels: entropies near 0 keep their relative
+precision, where ``lse - sum p z`` on unshifted logits loses it. The parentheses of ``s + (c - 1)``
+matter: ``s + c - 1`` from left to right rounds s away in fp32.
+
+Statistics are fp32, or fp64 for fp64 input. A ``partial`` is [K, N] with rows m, c, s, t, z_y and,
+with ``moments``, the sums of exp(2x) and exp(x) x^2. ``stats`` is [K', N] with rows log_prob,
+entropy, m, log(c + s) and, with moments, sum p^2 and the variance of log p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def logits_stats(
+    logits_NV: Tensor, target_N: Tensor, *, vocab_start: int, inv_temperature: float, moments: bool = False
+) -> Tensor:
+    """Partial statistics of this shard's columns ``vocab_start .. vocab_start + V``, [5 or 7, N]."""
+    z_NV = logits_NV.to(statistics_dtype(logits_NV.dtype))
+    num_rows, num_columns = z_NV.shape
+    if num_columns == 0:
+        return _empty_shard(z_NV, num_rows, moments)
+    max_N = z_NV.amax(dim=1)
+    # A shard whose part of a row is all -inf would give (-inf) - (-inf); it must contribute 0.
+    shift_N1 = max_N.nan_to_num(neginf=0.0, posinf=torch.inf, nan=torch.nan)[:, None]
+    x_NV = (z_NV - shift_N1) * inv_temperature
+    exp_NV = x_NV.exp()
+    weighted_NV = torch.where(exp_NV > 0, exp_NV * x_NV, 0.0)
+    is_max_NV = (z_NV == max_N[:, None]) & (exp_NV > 0)
+    count_N = is_max_NV.sum(dim=1, dtype=z_NV.dtype)
+    below_N = exp_NV.masked_fill(is_max_NV, 0.0).sum(dim=1)
+    rows = [max_N, count_N, below_N, weighted_NV.sum(dim=1), _target_logit(z_NV, target_N, vocab_start)]
+    if moments:
+        rows += [exp_NV.square().sum(dim=1), torch.where(exp_NV > 0, weighted_NV * x_NV, 0.0).sum(dim=1)]
+    return torch.stack(rows)
+
+
+def _empty_shard(like: Tensor, num_rows: int, moments: bool) -> Tensor:
+    partial = like.new_zeros(7 if moments else 5, num_rows)
+    partial[0] = -torch.inf
+    return partial
+
+
+def _target_logit(z_NV: Tensor, target_N: Tensor, vocab_start: int) -> Tensor:
+    """The target's logit where this shard holds it, 0 elsewhere."""
+    local_N = target_N - vocab_start
+    is_here_N = (local_N >= 0) & (local_N < z_NV.shape[1])
+    picked_N = z_NV.gather(1, local_N.clamp(0, z_NV.shape[1] - 1)[:, None])[:, 0]
+    return torch.where(is_here_N, picked_N, 0.0)
+
+
+def stats_combine(partials: Sequence[Tensor], *, inv_temperature: float) -> Tensor:
+    """Statistics of whole rows from the shards' partials, summed in the order given, [4 or 6, N]."""
+    max_N = torch.stack([partial[0] for partial in partials]).amax(dim=0)
+    zeros_N = torch.zeros_like(max_N)
+    count_N, below_N, weighted_N, logit_N = zeros_N, zeros_N, zeros_N, zeros_N
+    square_N, second_N = zeros_N, zeros_N
+    for partial in partials:
+        m_N, c_N, s_N, t_N, y_N = partial[:5]
+        has_mass_N = m_N > -torch.inf
+        shift_N = torch.where(has_mass_N, (m_N - max_N) * inv_temperature, 0.0)
+        scale_N = torch.where(has_mass_N, shift_N.exp(), 0.0)
+        is_top_N = has_mass_N & (m_N == max_N)
+        count_N = count_N + torch.where(is_top_N, c_N, 0.0)
+        below_N = below_N + torch.where(is_top_N, s_N, (c_N + s_N) * scale_N)
+        weighted_N = weighted_N + scale_N * (t_N + shift_N * (c_N + s_N))
+        logit_N = logit_N + y_N
+        if partial.shape[0] > 5:
+            square_N = square_N + scale_N.square() * partial[5]
+            second_N = second_N + scale_N * (partial[6] + 2 * shift_N * t_N + shift_N.square() * (c_N + s_N))
+    total_N = count_N + below_N
+    log_total_N = torch.log1p(below_N + (count_N - 1))
+    mean_x_N = weighted_N / total_N
+    log_prob_N = (logit_N - max_N) * inv_temperature - log_total_N
+    rows = [log_prob_N, log_total_N - mean_x_N, max_N, log_total_N]
+    if partials[0].shape[0] > 5:
+        rows += [square_N / total_N.square(), second_N / total_N - mean_x_N.square()]
+    return torch.stack(rows)
+
+
+def logits_stats_backward(
+    logits_NV: Tensor,
+    target_N: Tensor,
+    stats: Tensor,
+    *,
+    grad_log_prob_N: Tensor | None,
+    grad_entropy_N: Tensor | None,
+    vocab_start: int,
+    inv_temperature: float,
+) -> Tensor:
+    """``1/temperature * (g_lp (1_y - p) - g_H p (log p + H))`` for this shard, in the input's type."""
+    _, entropy_N, max_N, log_total_N = stats[:4]
+    z_NV = logits_NV.to(stats.dtype)
+    log_p_NV = (z_NV - max_N[:, None]) * inv_temperature - log_total_N[:, None]
+    p_NV = log_p_NV.exp()
+    grad_NV = torch.zeros_like(z_NV)
+    if grad_log_prob_N is not None:
+        grad_NV -= grad_log_prob_N[:, None] * p_NV
+        local_N = target_N - vocab_start
+        row_K = ((local_N >= 0) & (local_N < z_NV.shape[1])).nonzero()[:, 0]
+        grad_NV[row_K, local_N[row_K]] += grad_log_prob_N[row_K]
+    if grad_entropy_N is not None:
+        centred_NV = torch.where(p_NV > 0, p_NV * (log_p_NV + entropy_N[:, None]), 0.0)
+        grad_NV -= grad_entropy_N[:, None] * centred_NV
+    return (grad_NV * inv_temperature).to(logits_NV.dtype)

@@ -1,0 +1,200 @@
+"""The loop. One step: generate, grade, pack, score, estimate, update, publish."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from megaent.actor.megatron_actor import MegatronActor
+from megaent.actor.parallel import Layout, Replicas
+from megaent.data.prompts import PromptStream
+from megaent.data.task import Task, decode_groups
+from megaent.errors import NumericsError
+from megaent.evaluate import EvaluationSummary, summarise
+from megaent.experience.describe import describe
+from megaent.experience.pack import assign_minibatches, pack
+from megaent.objective.compose import Method, estimate
+from megaent.randomness import draw_seed
+from megaent.reward.reward import Reward
+from megaent.rollout.engine import RolloutEngine
+from megaent.sync.publish import publish
+from megaent.types import Experience, Group, Metrics, Prompt, RolloutRequest, SamplingParams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What one step leaves behind; every rank holds the metrics, each leader its own groups."""
+
+    metrics: Metrics
+    groups: list[Group]
+    batch: Experience
+    entropy_histogram: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """Everything a step needs. ``engine`` and ``reward`` exist on the leader of each replica only."""
+
+    actor: MegatronActor
+    engine: RolloutEngine | None
+    reward: Reward | None
+    task: Task
+    stream: PromptStream
+    method: Method
+    sampling: SamplingParams
+    group_size: int
+    num_minibatches: int
+    seed: int
+    mismatch_limit: float = 0.0  # nats, of the mean absolute mismatch; 0 only reports
+    clock: Clock = field(default_factory=lambda: Clock())
+
+    @property
+    def layout(self) -> Layout:
+        return self.actor.layout
+
+    def step(self, step: int) -> StepReport:
+        """One turn of the loop; a collective. Steps count from 1 and any step can be run first."""
+        with self.clock.measure("step"):
+            groups = self._measured("generate", lambda: self.generate(step))
+            groups = self._measured("grade", lambda: self.grade(groups))
+            batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
+            batch = self._measured("score", lambda: self.score(batch))
+            terms, metrics = self._measured("estimate", lambda: self.estimate(batch))
+            metrics |= self._measured("update", lambda: self.update(batch, terms))
+            self._measured("publish", lambda: self.publish(step))
+        described, histogram = describe(batch, Replicas(self.layout), vocab_size=self.vocab_size)
+        metrics |= described | {"version": float(step)}
+        self._check_mismatch(metrics)
+        metrics |= self.clock.take() | _rates(metrics, self.clock.last) | {"memory/peak_gib": peak_memory_gib()}
+        return StepReport(metrics=metrics, groups=groups, batch=batch, entropy_histogram=histogram)
+
+    # ------------------------------------------------------------ the verbs
+
+    def generate(self, step: int) -> list[Group]:
+        """This leader's share of the step's prompts, continued; peers have none."""
+        if self.engine is None:
+            return []
+        mine = [item for item in self.stream.take(step - 1) if item[0] % self.layout.dp == self.layout.dp_rank]
+        return self.engine.generate(self._requests(mine, "rollout", step, self.group_size), self.sampling)
+
+    def grade(self, groups: list[Group]) -> list[Group]:
+        if self.reward is None:
+            return []
+        return self.reward.grade(decode_groups(groups, self.task.decode))
+
+    def score(self, batch: Experience) -> Experience:
+        return self.actor.score(
+            batch, temperature=self.sampling.temperature, with_reference=self.method.needs_reference
+        )
+
+    def estimate(self, batch: Experience):  # noqa: ANN201 - (TokenTerms, Metrics)
+        indices = self.layout.gather_over_replicas(batch.index.tolist())
+        minibatch_P = assign_minibatches(batch.index, indices, self.num_minibatches)
+        return estimate(
+            self.method,
+            batch,
+            minibatch_S=minibatch_P[batch.group],
+            num_minibatches=self.num_minibatches,
+            population=Replicas(self.layout),
+        )
+
+    def update(self, batch: Experience, terms) -> Metrics:  # noqa: ANN001 - TokenTerms
+        return self.actor.update(
+            batch,
+            terms,
+            self.method,
+            temperature=self.sampling.temperature,
+            num_minibatches=self.num_minibatches,
+        )
+
+    def publish(self, version: int) -> None:
+        publish(self.actor.named_weights(), self.engine, version)
+
+    # ------------------------------------------------------------ evaluation
+
+    def evaluate(
+        self, prompts: Sequence[Prompt], *, group_size: int, sampling: SamplingParams, seed: int
+    ) -> dict[str, EvaluationSummary]:
+        """Sampled with fixed seeds; "all" and one entry per split. A collective."""
+        mine = [(i, p) for i, p in enumerate(prompts) if i % self.layout.dp == self.layout.dp_rank]
+        groups: list[Group] = []
+        if self.engine is not None:
+            requests = self._requests(mine, "evaluate", seed, group_size)
+            groups = self.grade(self.engine.generate(requests, sampling))
+        batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
+        batch = self.actor.score(batch, temperature=sampling.temperature)
+        described, _ = describe(batch, Replicas(self.layout), vocab_size=self.vocab_size)
+        everyone = self.layout.gather_objects(self.layout.share(groups if self.layout.is_leader else None))
+        return summarise(everyone, described["entropy/mean"])
+
+    # ------------------------------------------------------------ small parts
+
+    @property
+    def vocab_size(self) -> int:
+        return self.actor.architecture.vocab_size
+
+    def _requests(
+        self, items: Sequence[tuple[int, Prompt]], purpose: str, number: int, group_size: int
+    ) -> list[RolloutRequest]:
+        return [
+            RolloutRequest(
+                index=index,
+                prompt=prompt,
+                seeds=tuple(draw_seed(self.seed, purpose, number, prompt.id, k) for k in range(group_size)),
+            )
+            for index, prompt in items
+        ]
+
+    def _measured(self, name: str, call: Callable):  # noqa: ANN202
+        with self.clock.measure(name):
+            return call()
+
+    def _check_mismatch(self, metrics: Metrics) -> None:
+        found = metrics["mismatch/mean_abs"]
+        if self.mismatch_limit and found > self.mismatch_limit:
+            raise NumericsError(
+                f"engine and trainer disagree: mean |log_prob_old - log_prob_engine| is {found:.2e} nats, above "
+                f"rollout.mismatch_limit={self.mismatch_limit:.2e}; compare rollout.dtype with model.dtype"
+            )
+
+
+class Clock:
+    """Seconds per verb of one step."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def take(self) -> Metrics:
+        """``time/<verb>_s`` of everything measured since the last call."""
+        self.last, self._seconds = self._seconds, {}
+        return {f"time/{name}_s": seconds for name, seconds in self.last.items()}
+
+
+def _rates(metrics: Metrics, seconds: dict[str, float]) -> Metrics:
+    tokens = metrics["tokens/response"]
+    return {
+        "tokens/generated_per_s": tokens / max(seconds["generate"], 1e-9),
+        "tokens/trained_per_s": (tokens + metrics["tokens/prompt"]) / max(seconds["update"], 1e-9),
+        "tokens/per_s": tokens / max(seconds["step"], 1e-9),
+    }
+
+
+def peak_memory_gib() -> float:
+    """Of this process so far: the card's allocator where there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

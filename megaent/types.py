@@ -1,0 +1,150 @@
+"""The nouns of a run: what is asked, what was sampled, and one packed batch ready for learning.
+
+Legend of shape letters, used in every file of mathematics:
+
+    P prompts (groups)   G responses per prompt   S = sum of G responses   T packed response tokens
+    V vocabulary (this rank's shard inside ops)   D hidden   N tokens of one microbatch
+
+A ``[T]`` array is aligned with ``token``: entry t describes response token t, so
+``log_prob[t] = log p(token[t] | everything before it)``. The shift happens in the actor's
+``build_microbatch`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+FinishReason = Literal["stop", "length", "abort"]
+
+Metrics = dict[str, float]
+"""``area/quantity[_statistic]`` -> value; see docs/metrics.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What is asked, tokenised, with its answer key.
+
+    Example: ``Prompt(id="gsm8k/17", tokens=(5, 9, 2), text="2 + 3 =", answer="5", split="easy")``
+    """
+
+    id: str  # stable across epochs, runs and machines: the key of all per-prompt state
+    tokens: tuple[int, ...]
+    text: str  # as a person reads it
+    answer: str  # the answer key, never evaluated as code
+    split: str = ""  # a label to report by, for example "easy" or "n=4"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """One sampled continuation, token ids as the engine drew them (never re-tokenised)."""
+
+    tokens: tuple[int, ...]  # the stop token included when one was drawn
+    log_prob: tuple[float, ...]  # by the engine, nats, temperature applied, before top-p
+    finish: FinishReason  # "length": cut at max_new_tokens
+    version: int  # of the weights that drew it
+    text: str = ""  # decoded, for graders that read text and for people
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """What a verifier says of one response."""
+
+    reward: float
+    correct: bool
+    note: str = ""  # why, when there is something to say: "no answer found", "timed out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The responses to one prompt. ``grades`` is empty until the reward has seen the group."""
+
+    index: int  # place of the prompt in this step's global batch; fixes the order of everything
+    prompt: Prompt
+    responses: tuple[Response, ...]
+    grades: tuple[Grade, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How responses are drawn. ``log_prob`` is taken at ``temperature`` and before ``top_p``."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRequest:
+    """One prompt to be continued ``len(seeds)`` times, each continuation from its own seed."""
+
+    index: int  # becomes Group.index
+    prompt: Prompt
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experience:
+    """One packed rollout batch (this data-parallel rank's share of it).
+
+    Example, two prompts, three responses::
+
+        token  = [7, 8, 2,  7, 2,  9, 9]     response tokens, back to back
+        owner  = [0, 0, 0,  1, 1,  2, 2]     which response
+        group  = [0, 0, 1]                   which prompt each response belongs to
+    """
+
+    prompts: tuple[Prompt, ...]  # [P]
+    index: Tensor  # [P] int64, place of each prompt in the global batch of this step
+    token: Tensor  # [T] int64
+    owner: Tensor  # [T] int64, index into [S]
+    position: Tensor  # [T] int64, place inside the response
+    mask: Tensor  # [T] bool, learnt from
+    log_prob_engine: Tensor  # [T] fp32, nats
+    group: Tensor  # [S] int64, index into [P]
+    length: Tensor  # [S] int64, tokens
+    reward: Tensor  # [S] fp64
+    correct: Tensor  # [S] bool
+    truncated: Tensor  # [S] bool, cut by the length limit
+    log_prob_old: Tensor | None = None  # [T] fp32, nats, by the trainer, filled by ``score``
+    entropy: Tensor | None = None  # [T] fp32, nats, whole vocabulary, filled by ``score``
+    log_prob_ref: Tensor | None = None  # [T] fp32, nats, filled by ``score`` when a term asks
+
+    @property
+    def num_tokens(self) -> int:
+        return self.token.numel()
+
+    @property
+    def num_responses(self) -> int:
+        return self.length.numel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTerms:
+    """What a method made of a batch: one number per token and term, no gradient attached."""
+
+    advantage: Tensor  # [T]
+    weight: Tensor  # [T], the aggregation over the global minibatch: the loss is sum(weight * token loss)
+    minibatch: Tensor  # [T] int64, the optimiser step that learns from the token; -1 for none
+    selections: Mapping[str, Tensor] = field(default_factory=dict)  # name -> [T]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyView:
+    """What a token loss may read of one microbatch; only the first two carry a gradient."""
+
+    log_prob: Tensor  # [N]
+    entropy: Tensor  # [N] nats
+    log_prob_old: Tensor  # [N]
+    log_prob_engine: Tensor  # [N]
+    log_prob_ref: Tensor | None  # [N]
+    advantage: Tensor  # [N]
+    selections: Mapping[str, Tensor]  # name -> [N]
+
+    @property
+    def log_ratio(self) -> Tensor:
+        return self.log_prob - self.log_prob_old

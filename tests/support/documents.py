@@ -1,0 +1,22 @@
+"""What the documents promise, in a form that tests can compare with what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_METRIC = re.compile(r"^- `([^`]+)`: ", re.MULTILINE)
+
+
+def documented_metrics(path: Path) -> set[str]:
+    """The names that docs/metrics.md explains; each stands once, at the start of its line.
+
+    Raises ValueError for a name explained twice.
+    """
+    names = _METRIC.findall(path.read_text(encoding="utf-8"))
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(
+            f"{path} must explain each metric once, got {sorted(twice)} more often; remove one line"
+        )
+    return set(names)
