@@ -7,12 +7,10 @@ function takes a configuration; each takes the values it needs.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
-from pathlib import Path
 from typing import Any, Optional, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -21,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from megaent import config_folder
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
 
@@ -179,7 +178,7 @@ class DemoModelConfig(ModelConfig):
     tie_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        super(DemoModelConfig, self).__post_init__()
+        super().__post_init__()
         _positive(
             "model",
             hidden_size=self.hidden_size,
@@ -213,7 +212,7 @@ class ChainSumConfig(DataConfig):
     teacher_error: float = 0.12  # per step of a teacher trace
 
     def __post_init__(self) -> None:
-        super(ChainSumConfig, self).__post_init__()
+        super().__post_init__()
         require(
             2 <= self.operands_min <= self.operands_max <= 8,
             "data.operands_min and data.operands_max must satisfy 2 <= min <= max <= 8, got "
@@ -233,7 +232,7 @@ class AdditionConfig(DataConfig):
     shots: int = 4
 
     def __post_init__(self) -> None:
-        super(AdditionConfig, self).__post_init__()
+        super().__post_init__()
         _positive("data", digits=self.digits, hard_digits=self.hard_digits)
         require(
             0 <= self.hard_fraction <= 1,
@@ -256,7 +255,7 @@ class JsonlConfig(DataConfig):
     timeout_s: float = 5.0  # of checking one answer
 
     def __post_init__(self) -> None:
-        super(JsonlConfig, self).__post_init__()
+        super().__post_init__()
         require(
             self.template in ("chat", "plain"),
             f"data.template must be chat or plain, got {self.template!r}",
@@ -295,7 +294,7 @@ class EmbeddedConfig(RolloutConfig):
     dtype: str = ""  # "" takes the model's
 
     def __post_init__(self) -> None:
-        super(EmbeddedConfig, self).__post_init__()
+        super().__post_init__()
         _positive("rollout", batch_size=self.batch_size)
 
 
@@ -362,18 +361,6 @@ def options_of(name: str, function: Callable[..., object]) -> type:
         for parameter in inspect.signature(function).parameters.values()
     ]
     return make_dataclass(f"{name}_options", fields)
-
-
-def config_folder() -> Path:
-    """Where the YAML files are: beside the source in a checkout, else the installed ``megaent_configs``."""
-    checkout = Path(__file__).resolve().parent.parent / "configs"
-    if (checkout / f"{ROOT}.yaml").is_file():
-        return checkout
-    spec = importlib.util.find_spec("megaent_configs")
-    for location in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(location) / f"{ROOT}.yaml").is_file():
-            return Path(location)
-    raise ConfigError("the configuration files are missing; install megaent again")
 
 
 def compose_config(overrides: Sequence[str]) -> tuple[TrainConfig, str]:

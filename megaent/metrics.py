@@ -110,7 +110,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 class TensorBoardWriter:
-    """The same numbers for TensorBoard, and histograms of what has one value a token."""
+    """The same numbers for TensorBoard, and distributions of what has one value a token."""
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
         """Events at ``first_step`` and later, left behind by an interrupted run, are hidden."""
@@ -122,16 +122,37 @@ class TensorBoardWriter:
             ) from error
         self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
-    def write(
-        self, step: int, metrics: Mapping[str, float], *, histograms: Mapping[str, Tensor] | None = None
-    ) -> None:
-        """``histograms`` maps a name such as ``entropy`` to its values, for example one a response token."""
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         for name in sorted(metrics):
             self._writer.add_scalar(name, _finite(name, metrics[name], step=step), step)
-        for name, values in sorted((histograms or {}).items()):
-            # An empty batch has no distribution, and TensorBoard refuses an empty histogram.
-            if values.numel() > 0:
-                self._writer.add_histogram(name, values.detach().float().cpu(), step)
+        self._writer.flush()
+
+    def write_histogram(self, step: int, name: str, *, counts_B: Tensor, edges_B1: Tensor) -> None:
+        """A distribution, such as the entropy of tokens: the counts of B bins and their B + 1 borders.
+
+        Its sums are those of the bins' middles. An empty distribution is not written.
+        """
+        if edges_B1.shape != (counts_B.numel() + 1,):
+            raise ValueError(
+                f"edges_B1 must have shape [{counts_B.numel() + 1}], one more than the bins, "
+                f"got {list(edges_B1.shape)}"
+            )
+        counts_B, edges_B1 = counts_B.detach().double().cpu(), edges_B1.detach().double().cpu()
+        filled = counts_B.nonzero().flatten().tolist()
+        if not filled:
+            return
+        middle_B = (edges_B1[1:] + edges_B1[:-1]) / 2
+        self._writer.add_histogram_raw(
+            name,
+            min=float(edges_B1[filled[0]]),
+            max=float(edges_B1[filled[-1] + 1]),
+            num=float(counts_B.sum()),
+            sum=float(counts_B @ middle_B),
+            sum_squares=float(counts_B @ middle_B.square()),
+            bucket_limits=edges_B1[1:].tolist(),
+            bucket_counts=counts_B.tolist(),
+            global_step=step,
+        )
         self._writer.flush()
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,11 @@ PANELS = (  # title, y label, (metric, label) drawn when it was reported
     ("Reward and accuracy", "per response", (("reward/mean", "reward"), ("accuracy/mean", "accuracy"))),
     ("Entropy", "nats a token", (("entropy/mean", "mean"), ("entropy/p90", "90th percentile"))),
     ("Length", "tokens a response", (("length/mean", "mean"),)),
+    (
+        "Groups without a signal",
+        "share of groups",
+        (("accuracy/solved_none", "none correct"), ("accuracy/solved_all", "all correct")),
+    ),
     ("Gradient norm", "before clipping", (("grad/norm", "norm"),)),
     (
         "Trainer and engine",
@@ -63,18 +69,20 @@ def draw_curves(metrics_path: Path, out_png: Path, *, title: str) -> None:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Exponential mean over about a tenth of the run, without the bias towards the first value.
+    """Exponential mean to both sides, over about a tenth of the run, so that the trend does not lag.
 
-    ``y_i = sum_j a^(i-j) x_j / sum_j a^(i-j)`` over ``j <= i``, with ``1 / (1 - a) = max(1, n / 10)`` steps.
+    ``y_i = sum_j a^|i-j| x_j / sum_j a^|i-j|``, with ``1 / (1 - a) = max(1, n / 20)`` steps to each side.
     """
-    keep = 1 - 1 / max(1.0, len(values) / 10)
-    total = weight = 0.0
-    result = []
-    for value in values:
-        total = keep * total + value
-        weight = keep * weight + 1
-        result.append(total / weight)
-    return result
+    keep = 1 - 1 / max(1.0, len(values) / 20)
+    ones = [1.0] * len(values)
+    return [total / weight for total, weight in zip(_spread(values, keep), _spread(ones, keep), strict=True)]
+
+
+def _spread(values: Sequence[float], keep: float) -> list[float]:
+    """``sum_j keep^|i-j| x_j`` for every i: a running sum from each end, x_i being in both."""
+    forward = list(accumulate(values, lambda total, value: keep * total + value))
+    backward = list(accumulate(reversed(values), lambda total, value: keep * total + value))[::-1]
+    return [left + right - value for left, right, value in zip(forward, backward, values, strict=True)]
 
 
 def before_after_table(before: Mapping[str, float], after: Mapping[str, float]) -> Table:

@@ -36,8 +36,11 @@ def named_in_code(repository: Path) -> set[str]:
     """Every string of the library that reads like a metric of a known area."""
     strings = set()
     for path in (repository / "megaent").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        # The pieces of a composed string are no names; a run of the loop is asked for those.
+        pieces = {id(piece) for node in nodes if isinstance(node, ast.JoinedStr) for piece in node.values}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in pieces:
                 strings.add(node.value)
     shape = re.compile(rf"({'|'.join(sorted(areas(repository)))})/[a-z0-9_]+")
     return {text for text in strings if shape.fullmatch(text)}

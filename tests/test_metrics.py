@@ -155,9 +155,11 @@ def test_tensorboard_reads_back_scalars_and_histograms(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     writer = TensorBoardWriter(tmp_path)
-    entropy_T = torch.tensor([0.0, 0.5, 0.5, 2.0])
+    counts_B, edges_B1 = torch.tensor([0.0, 3.0, 1.0, 0.0]), torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0])
     for step in (1, 2):
-        writer.write(step, {"loss": step / 2}, histograms={"entropy": entropy_T, "empty": entropy_T[:0]})
+        writer.write(step, {"loss": step / 2})
+        writer.write_histogram(step, "entropy", counts_B=counts_B, edges_B1=edges_B1)
+        writer.write_histogram(step, "empty", counts_B=torch.zeros(4), edges_B1=edges_B1)
     writer.close()
     # A run resumed after step 1 trains step 2 again; what was there before must not show.
     resumed = TensorBoardWriter(tmp_path, first_step=2)
@@ -167,8 +169,18 @@ def test_tensorboard_reads_back_scalars_and_histograms(tmp_path: Path) -> None:
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 7.0)]
     (histogram,) = [event.histogram_value for event in events.Histograms("entropy")]
-    assert (histogram.num, histogram.min, histogram.max, histogram.sum) == (4, 0.0, 2.0, 3.0)
+    # Three values near 1.5 and one near 3.
+    assert (histogram.num, histogram.min, histogram.max) == (4, 1.0, 4.0)
+    assert (histogram.sum, histogram.sum_squares) == (7.5, 3 * 1.5**2 + 3.0**2)
+    assert histogram.bucket[-3:] == [3.0, 1.0, 0.0]
     assert events.Tags()["histograms"] == ["entropy"]
+
+
+def test_bins_and_borders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    writer = TensorBoardWriter(tmp_path)
+    with pytest.raises(ValueError, match=r"shape \[4\]"):
+        writer.write_histogram(1, "entropy", counts_B=torch.ones(3), edges_B1=torch.ones(3))
+    writer.close()
 
 
 def test_tensorboard_refuses_what_is_not_finite(tmp_path: Path) -> None:

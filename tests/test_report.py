@@ -67,10 +67,10 @@ def test_a_summary_without_one_of_its_numbers_is_refused(tmp_path: Path, key: st
 
 def test_smoothing_is_the_weighted_mean_of_its_definition() -> None:
     values = [float(i * i % 7) for i in range(40)]
-    keep = 1 - 1 / 4
+    keep = 1 - 1 / 2
     for i, smoothed in enumerate(smooth(values)):
-        weights = [keep ** (i - j) for j in range(i + 1)]
-        mean = sum(w * v for w, v in zip(weights, values, strict=False)) / sum(weights)
+        weights = [keep ** abs(i - j) for j in range(40)]
+        mean = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
         assert smoothed == pytest.approx(mean, rel=1e-12)
 
 

@@ -96,7 +96,7 @@ class MetricSums:
     def add(self, loss: Tensor, view: PolicyView, metrics: Scored) -> None:
         log_ratio_N = view.log_ratio.detach()
         per_token = {
-            "kl_to_old/mean": (-log_ratio_N).clamp(-20, 20).exp() + log_ratio_N - 1.0,
+            "kl_to_old/mean": log_ratio_N.clamp(-20, 20).exp() - log_ratio_N - 1.0,
             "entropy/update": view.entropy.detach(),
             **metrics,
         }

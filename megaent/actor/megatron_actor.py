@@ -19,7 +19,14 @@ from torch import Tensor
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.hf_folder import open_weights
-from megaent.actor.microbatch import Microbatch, build_microbatch, sequence_lengths, split_microbatches
+from megaent.actor.microbatch import (
+    Microbatch,
+    build_microbatch,
+    pack_multiple,
+    padded_length,
+    sequence_lengths,
+    split_microbatches,
+)
 from megaent.actor.model import Architecture, build_model, check_layout, read_architecture, transformer_config
 from megaent.actor.optimizer import AdamOptions, build_optimizer, set_learning_rate, wrap_data_parallel
 from megaent.actor.parallel import Layout
@@ -162,6 +169,8 @@ class MegatronActor:
     def _run(self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool) -> None:
         packs = packs + [[]] * (self._whole_rounds(len(packs)) - len(packs))
         layout = self.layout
+        multiple = pack_multiple(cp=layout.cp, tp=layout.tp if layout.sequence_parallel else 1)
+        at_least = self._common_length(batch, packs, multiple) if layout.vpp else 0
 
         def microbatches() -> Iterator[Microbatch]:
             for pack in packs:
@@ -170,7 +179,8 @@ class MegatronActor:
                     pack,
                     cp=layout.cp,
                     cp_rank=layout.cp_group.rank(),
-                    tp=layout.tp if layout.sequence_parallel else 1,
+                    multiple=multiple,
+                    at_least=at_least,
                 )
                 yield microbatch.to(layout.device)
 
@@ -181,10 +191,16 @@ class MegatronActor:
             data_iterator=iterators[0] if is_single else iterators,
             model=self.chunks[0] if is_single else self.chunks,
             num_microbatches=len(packs),
-            seq_length=1,  # the packs say their own lengths
+            seq_length=at_least or 1,  # else the stages tell each other the length of every pack
             micro_batch_size=1,
             forward_only=not is_training,
         )
+
+    def _common_length(self, batch: Experience, packs: list[list[int]], multiple: int) -> int:
+        """Of the longest pack. Interleaved schedules get packs of one length: with two stages both
+        neighbours are one rank, and there Megatron's exchange of shapes and of tensors deadlocks."""
+        lengths = sequence_lengths(batch)
+        return max(padded_length(lengths, pack, cp=self.layout.cp, multiple=multiple) for pack in packs)
 
     def _reduce(self, sums: MetricSums) -> Metrics:
         """Token means over every microbatch, context rank and replica, on every rank."""

@@ -79,12 +79,24 @@ def split_microbatches(responses: list[int], lengths: list[int], budget: int) ->
     return [sorted(pack) for pack in packs]
 
 
+def pack_multiple(*, cp: int, tp: int) -> int:
+    """What a pack's length must divide by; ``tp`` counts under sequence parallelism only."""
+    return 2 * cp * tp if cp > 1 else tp
+
+
+def padded_length(lengths: list[int], pack: list[int], *, cp: int, multiple: int) -> int:
+    """Tokens of a built pack before any context split."""
+    unit = 2 * cp if cp > 1 else 1
+    total = sum(-(-lengths[response] // unit) * unit for response in pack)
+    return max(-(-total // multiple), 1) * multiple
+
+
 def build_microbatch(
-    batch: Experience, responses: list[int], *, cp: int, cp_rank: int, tp: int
+    batch: Experience, responses: list[int], *, cp: int, cp_rank: int, multiple: int, at_least: int = 0
 ) -> Microbatch:
     """Model inputs of these responses for one context rank; ``responses`` may be empty.
 
-    ``tp`` is the tensor-parallel size the pack must divide by (sequence parallelism).
+    The pack's length divides by ``multiple`` and is ``at_least`` so many tokens.
     """
     starts = torch.cat([batch.length.new_zeros(1), batch.length.cumsum(0)]).tolist()
     builder = _Builder(cp=cp, cp_rank=cp_rank)
@@ -92,7 +104,7 @@ def build_microbatch(
         span = slice(starts[response], starts[response + 1])
         prompt = torch.tensor(batch.prompts[int(batch.group[response])].tokens, dtype=torch.int64)
         builder.add(prompt, batch.token[span], first_place=span.start)
-    builder.round_up(2 * cp * tp if cp > 1 else tp)
+    builder.round_up(multiple, at_least)
     return builder.build()
 
 
@@ -118,10 +130,10 @@ class _Builder:
         place = torch.arange(padded) - (prompt.numel() - 1) + first_place
         self._append(whole[:-1], padded, target, place)
 
-    def round_up(self, multiple: int) -> None:
+    def round_up(self, multiple: int, at_least: int) -> None:
         """One dummy sequence, so that the pack divides; a pack is never empty."""
         total = self.borders[-1]
-        missing = -total % multiple if total else multiple
+        missing = max(-(-max(total, at_least) // multiple), 1) * multiple - total
         if missing:
             nothing = torch.full((missing,), -1, dtype=torch.int64)
             self._append(torch.zeros(missing, dtype=torch.int64), missing, nothing, nothing)

@@ -232,10 +232,9 @@ def transformer_config(
         context_parallel_size=cp,
         sequence_parallel=sequence_parallel,
         transformer_impl=implementation,
-        # Packs differ in length, and the weights of the loss carry its normalisation.
-        variable_seq_lengths=True,
+        variable_seq_lengths=vpp is None,  # interleaved schedules are given packs of one length
         moe_token_dispatcher_type="alltoall",
-        calculate_per_token_loss=True,
+        calculate_per_token_loss=True,  # no division by microbatches: the loss weights normalise
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
         bias_activation_fusion=False,

@@ -89,11 +89,37 @@ class Layout:
         dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.dp_group)
         return int(largest)
 
-    def gather_over_replicas(self, values: list[int]) -> list[int]:
-        """The replicas' lists joined in data-parallel order."""
+    def from_rank_0(self, value: Shared | None) -> Shared:
+        """Rank 0's ``value`` on every rank."""
+        boxed = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(boxed, src=0)
+        return boxed[0]  # type: ignore[return-value]
+
+    def gather_everywhere(self, value: Shared) -> list[Shared]:
+        """Every rank's ``value`` in rank order; for small things only."""
+        parts: list[Shared] = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(parts, value)
+        return parts
+
+    def gather_to_rank_0(self, value: Shared) -> list[Shared]:
+        """Every rank's ``value`` on rank 0, nothing elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        parts: list[Shared] | None = [value] * self.world_size if self.rank == 0 else None
+        dist.gather_object(value, parts, dst=0)
+        return parts or []
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def gather_over_replicas(self, values: list[Shared]) -> list[Shared]:
+        """The replicas' lists joined in data-parallel order; for a few numbers a prompt, not for tokens."""
         if self.dp == 1:
             return values
-        parts: list[list[int]] = [[] for _ in range(self.dp)]
+        parts: list[list[Shared]] = [[] for _ in range(self.dp)]
         dist.all_gather_object(parts, values, group=self.dp_group)
         return [value for part in parts for value in part]
 

@@ -27,11 +27,8 @@ from megaent.types import Prompt
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 LETTERS = "abcdefgh"
 LARGEST_NUMBER = 45
-VOCABULARY = (
-    (PAD, EOS, UNKNOWN, "Q", "+", "=", ";", "A", "so", "chk")
-    + tuple(LETTERS)
-    + tuple(str(i) for i in range(LARGEST_NUMBER + 1))
-)
+_MARKS = ("Q", "+", "=", ";", "A", "so", "chk")
+VOCABULARY = (PAD, EOS, UNKNOWN, *_MARKS, *LETTERS, *map(str, range(LARGEST_NUMBER + 1)))
 """64 tokens; the place of a token is its id."""
 
 STYLES = ("terse", "steps", "check")

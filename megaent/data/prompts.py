@@ -21,12 +21,14 @@ class PromptStream:
     def __init__(self, prompts: Sequence[Prompt], *, per_step: int, seed: int) -> None:
         repeated = [name for name, count in Counter(p.id for p in prompts).items() if count > 1]
         if repeated:
-            raise DataError(f"prompt ids must be unique, got {len(repeated)} of them twice, first {repeated[0]!r}")
+            raise DataError(
+                f"prompt ids must be unique, got {len(repeated)} of them twice, first {repeated[0]!r}"
+            )
         if len(prompts) < 2 * per_step and (not prompts or len(prompts) % per_step):
             # A step across two epochs must find enough prompts that it does not hold already.
             raise DataError(
-                f"{per_step} prompts a step need {per_step} training prompts, or {2 * per_step} and more, got "
-                f"{len(prompts)}; lower rollout.prompts_per_step or give more prompts"
+                f"{per_step} prompts a step need {per_step} training prompts, or {2 * per_step} and more, "
+                f"got {len(prompts)}; lower rollout.prompts_per_step or give more prompts"
             )
         self._prompts = tuple(prompts)
         self._per_step = per_step

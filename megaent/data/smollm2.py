@@ -85,7 +85,9 @@ def _convert(gguf: Path, target: Path) -> None:
     missing, unknown = model.load_state_dict(weights, strict=False)
     # The output layer is the embedding, which the file holds once.
     if unknown or set(missing) - {"lm_head.weight"}:
-        raise ModelError(f"{gguf.name} must hold the weights of a Llama; missing {missing}, unknown {unknown}")
+        raise ModelError(
+            f"{gguf.name} must hold the weights of a Llama; missing {missing}, unknown {unknown}"
+        )
     model.tie_weights()
     # GGUF keeps fp32 metadata, so 1e-5 comes back as 9.9999997e-06.
     model.config.rms_norm_eps = float(f"{config.rms_norm_eps:.6g}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from megaent.config import AdditionConfig, ChainSumConfig, DataConfig, JsonlConfig
+from megaent.errors import ConfigError, DataError
 from megaent.types import Group, Prompt
 
 Decode = Callable[[Sequence[int]], str]
@@ -25,6 +27,40 @@ class Task:
     grader_options: Mapping[str, object] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...]
     decode: Decode  # token ids -> text, special tokens left out
+
+
+def load_task(config: DataConfig, model_path: Path, *, max_prompt_tokens: int) -> Task:
+    """The task of this configuration, tokenised for the model in ``model_path``.
+
+    ``max_prompt_tokens`` is what the model's context leaves beside ``rollout.max_new_tokens``
+    (``megaent.data.tokenizer.context_length``).
+    """
+    # The tasks are made of this module's parts.
+    from megaent.data.addition import load_addition
+    from megaent.data.chain_sum import load_chain_sum
+    from megaent.data.jsonl import load_jsonl
+
+    if max_prompt_tokens < 1:
+        raise ConfigError(
+            "rollout.max_new_tokens must leave room for a prompt in the model's context, and it leaves "
+            f"{max_prompt_tokens} tokens; lower it"
+        )
+    match config:
+        case JsonlConfig():
+            task = load_jsonl(config, model_path, max_prompt_tokens=max_prompt_tokens)
+        case ChainSumConfig():
+            task = load_chain_sum(config, model_path)
+        case AdditionConfig():
+            task = load_addition(config, model_path)
+        case _:
+            raise ConfigError(f"data must be chain_sum, addition or jsonl, got {type(config).__name__}")
+    for prompt in (*task.train, *task.evaluation):
+        if len(prompt.tokens) > max_prompt_tokens:
+            raise DataError(
+                f"prompt {prompt.id} has {len(prompt.tokens)} tokens, and the model's context leaves room for "
+                f"{max_prompt_tokens} beside rollout.max_new_tokens; lower rollout.max_new_tokens"
+            )
+    return task
 
 
 def decode_groups(groups: Iterable[Group], decode: Decode) -> list[Group]:

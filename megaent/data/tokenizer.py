@@ -45,7 +45,9 @@ def end_token_ids(model_path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple
         ids.update(declared if isinstance(declared, list) else [declared])
     ids.discard(None)
     if not ids:
-        raise ModelError(f"{model_path} names no end-of-text token; set eos_token_id in generation_config.json")
+        raise ModelError(
+            f"{model_path} names no end-of-text token; set eos_token_id in generation_config.json"
+        )
     return tuple(sorted(ids))
 
 

@@ -59,7 +59,7 @@ def _sums(batch: Experience, mismatch_T: Tensor) -> dict[str, float]:
         "truncated": float(batch.truncated.sum()),
         "entropy": float(batch.entropy[batch.mask].double().sum()),
         "abs": float(mismatch_T.abs().sum()),
-        "k3": float(((-mismatch_T).clamp(-20, 20).exp() + mismatch_T - 1).sum()),
+        "k3": float((mismatch_T.clamp(-20, 20).exp() - mismatch_T - 1).sum()),
     }
 
 

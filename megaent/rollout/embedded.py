@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -45,7 +46,9 @@ class EmbeddedEngine:
         folder = Path(model_path)
         config = _read_config(folder)
         model = _load(folder, dtype) if load_weights else _build(config, dtype)
-        self._model: PreTrainedModel | None = model.to(device).eval().requires_grad_(False)
+        # transformers decorates ``to`` in a way that hides its signature from type checkers.
+        model = model.to(device)  # type: ignore[arg-type]
+        self._model: PreTrainedModel | None = model.eval().requires_grad_(False)
         self._vocab_size: int = config.vocab_size
         self._context_length: int = config.max_position_embeddings
         self._batch_size = batch_size
@@ -175,7 +178,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
 
 def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             folder,
             dtype=dtype,
             attn_implementation="sdpa",
@@ -184,8 +187,8 @@ def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the weights in {folder} cannot be read: {error}") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"the weights in {folder} cannot be read: {error}; copy the model again") from error
     # transformers fills what is missing with random numbers and only logs it.
     for trouble in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if info[trouble]:

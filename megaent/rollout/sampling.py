@@ -44,7 +44,7 @@ def draw(
         weight_BV = log_prob_BV.exp()
         if sampling.top_p < 1.0:
             weight_BV = weight_BV * nucleus(weight_BV, sampling.top_p)
-        token_B = _invert_cdf(weight_BV, uniform(seed_B, position_B))
+        token_B = invert_cdf(weight_BV, uniform(seed_B, position_B))
     return token_B, log_prob_BV.gather(-1, token_B[:, None]).squeeze(-1)
 
 
@@ -60,12 +60,10 @@ def nucleus(weight_BV: Tensor, top_p: float) -> Tensor:
     mass_before_BV = mass_BV - sorted_BV
     # Relative to the total: rounding of the softmax must not admit one token more.
     inside_BV = mass_before_BV < top_p * mass_BV[:, -1:]
-    # Also where a tiny top_p times the total would round to 0.
-    inside_BV[:, 0] = True
     return torch.zeros_like(inside_BV).scatter_(-1, order_BV, inside_BV)
 
 
-def _invert_cdf(weight_BV: Tensor, uniform_B: Tensor) -> Tensor:
+def invert_cdf(weight_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """The first token, in order of id, whose cumulative weight exceeds ``uniform_B`` of the total."""
     mass_BV = weight_BV.cumsum(dim=-1, dtype=torch.float64)
     total_B1 = mass_BV[:, -1:]

@@ -1,0 +1,147 @@
+"""The actor's weights and optimizer state in Megatron's distributed checkpoint format, which reshards.
+
+Each rank writes what it holds; any layout reads it back. Metadata in this format is pickled, so it is
+first read by an unpickler that knows only an allow-list of types and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+from megatron.core import dist_checkpointing, parallel_state
+from megatron.core.dist_checkpointing.core import CheckpointingException
+
+from megaent.actor.megatron_actor import MegatronActor
+from megaent.errors import CheckpointError
+
+_ALLOWED_MODULES = (
+    "torch.distributed.checkpoint.metadata",
+    "torch.distributed.checkpoint.filesystem",
+    "torch.distributed.checkpoint.planner",
+)
+_ALLOWED_NAMES = {
+    ("collections", "OrderedDict"),
+    ("torch", "Size"),
+    ("torch", "device"),
+    ("torch", "float16"),
+    ("torch", "float32"),
+    ("torch", "float64"),
+    ("torch", "bfloat16"),
+    ("torch", "int64"),
+    ("torch", "int32"),
+    ("torch", "uint8"),
+    ("torch", "bool"),
+    ("torch.serialization", "_get_layout"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._tensor", "_rebuild_from_type_v2"),
+    ("torch", "FloatStorage"),
+    ("torch", "DoubleStorage"),
+    ("torch", "LongStorage"),
+    ("torch", "ByteStorage"),
+    ("_io", "BytesIO"),
+    ("builtins", "complex"),
+    ("builtins", "set"),
+    ("pathlib", "PosixPath"),
+}
+
+
+def save_state(actor: MegatronActor, folder: Path) -> None:
+    """Write this rank's part into ``folder``, which exists and is empty. A collective."""
+    dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(folder))
+
+
+def load_state(actor: MegatronActor, folder: Path) -> None:
+    """Fill weights and optimizer from ``folder``, saved under any layout. A collective.
+
+    Raises CheckpointError when the metadata names a type that is not on the allow-list, or when the
+    checkpoint is of another model.
+    """
+    check_pickles(folder)
+    try:
+        loaded = dist_checkpointing.load(_sharded_state(actor, is_loading=True), str(folder))
+    except (CheckpointingException, KeyError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0][:300]
+        raise CheckpointError(f"{folder} does not fit this model: {first}") from error
+    for number, model in enumerate(actor.models):
+        model.load_state_dict(loaded[f"model{number}"])
+    actor.optimizer.load_state_dict(loaded["optimizer"])
+
+
+def _sharded_state(actor: MegatronActor, *, is_loading: bool) -> dict:
+    metadata = {
+        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
+        "distrib_optim_sharding_type": "fully_reshardable",
+    }
+    state: dict = {}
+    weights: dict = {}
+    for number, model in enumerate(actor.models):
+        part = model.sharded_state_dict(metadata=metadata)
+        state[f"model{number}"] = part
+        weights |= part if len(actor.models) == 1 else {f"{number}.{key}": value for key, value in part.items()}
+    state["optimizer"] = actor.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=metadata)
+    return state
+
+
+# ---------------------------------------------------------------- what the pickles may name
+
+
+class _Inert:
+    """Stands for every allowed type while a pickle is walked: nothing named in it is called."""
+
+    def __new__(cls, *_: object, **__: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __call__(self, *_: object, **__: object) -> _Inert:
+        return self
+
+    def __setstate__(self, state: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def append(self, value: object) -> None: ...
+
+    def extend(self, values: object) -> None: ...
+
+    def add(self, value: object) -> None: ...
+
+
+class _AllowListed(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        if module in _ALLOWED_MODULES or (module, name) in _ALLOWED_NAMES:
+            return _Inert
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+    def persistent_load(self, identity: object) -> object:
+        return _Inert()
+
+
+def check_pickles(folder: Path) -> None:
+    """Raises CheckpointError for the first pickle in ``folder`` that names a type outside the allow-list."""
+    for file in sorted(folder.iterdir()):
+        if file.name == ".metadata":
+            _check(file, file.read_bytes())
+        elif file.suffix == ".pt":
+            for data in _zipped_pickles(file):
+                _check(file, data)
+
+
+def _zipped_pickles(file: Path) -> list[bytes]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+
+
+def _check(file: Path, data: bytes) -> None:
+    try:
+        _AllowListed(io.BytesIO(data)).load()
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} names {error}, which checkpoints of this program never do; it was not loaded"
+        ) from error
+    except (EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error

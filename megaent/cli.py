@@ -1,0 +1,145 @@
+"""The ``megaent`` command. Heavy imports wait until a command needs them, and until the environment is set."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+USAGE = """usage: megaent COMMAND …
+
+  train [key=value …]          one run; under torchrun the same command on every rank
+  train -m [key=a,b …]         a sweep: one run for every combination
+  train --cfg [key=value …]    print the resolved configuration and stop
+  resume DIR [key=value …]     continue a run, also under another parallel layout
+  convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
+  doctor                       what is installed, which backends are used, what is missing
+
+Groups: experiment= model= data= rollout= method=   e.g. megaent train experiment=demo steps=20
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0, 130 after Ctrl-C, or the ``exit_code`` of the error that was printed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "resume": _resume,
+        "convert": _convert,
+        "doctor": _doctor,
+    }
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] not in commands or "--help" in words or "-h" in words:
+        is_known = words[0] in commands
+        print(USAGE, end="", file=sys.stdout if is_known else sys.stderr)
+        return 0 if is_known else _fail(f"there is no command {words[0]!r}", 2)
+    return _guarded(commands[words[0]], words[1:])
+
+
+def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
+    """One clear message instead of a traceback for everything a person can mend."""
+    from megaent.errors import MegaentError
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return command(words)
+    except MegaentError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; `megaent resume DIR` continues from the newest checkpoint", 130)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        return _fail(f"{error.strerror or error}: {error.filename or ''}", 1)
+    except ModuleNotFoundError as error:
+        return _fail(f"{error.name} is not installed; run ./scripts/setup, or pip install 'megaent[train]'", 8)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _fail(message: str, code: int) -> int:
+    rank = os.environ.get("RANK")
+    where = f" (rank {rank})" if rank is not None else ""
+    print(f"megaent{where}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _train(words: list[str]) -> int:
+    _quiet_libraries()
+    if "-m" in words or "--multirun" in words:
+        return _sweep(words)
+    from megaent.config import compose_config
+
+    overrides = [word for word in words if word != "--cfg"]
+    config, text = compose_config(overrides)
+    if "--cfg" in words:
+        print(text, end="")
+        return 0
+    from megaent.run import train
+
+    train(config, text, overrides)
+    return 0
+
+
+def _sweep(words: list[str]) -> int:
+    """Hydra's sweepers and launchers start the runs; each job is an ordinary run in its own directory."""
+    from megaent.sweep import sweep
+
+    return sweep(words)
+
+
+def _resume(words: list[str]) -> int:
+    if not words or "=" in words[0]:
+        return _fail("resume needs the directory of a run: megaent resume runs/…", 2)
+    from megaent.run_directory import read_command
+
+    path = Path(words[0])
+    overrides, environment, threads = read_command(path)
+    os.environ.update(environment)
+    _quiet_libraries()
+    from megaent.config import compose_config
+
+    everything = [o for o in overrides if not o.startswith(("run.dir=", "run.threads="))]
+    everything += [f"run.dir={path}", f"run.threads={threads}", *words[1:]]
+    config, text = compose_config(everything)
+    from megaent.run import train
+
+    train(config, text, everything, is_resumed=True)
+    return 0
+
+
+def _convert(words: list[str]) -> int:
+    _quiet_libraries()
+    from megaent.actor.convert_folder import convert
+
+    if len([word for word in words if "=" not in word]) != 2:
+        return _fail("convert needs a source and a target: megaent convert SOURCE TARGET", 2)
+    convert(words)
+    return 0
+
+
+def _doctor(words: list[str]) -> int:
+    from megaent.doctor import doctor, exit_code, render
+
+    checks = doctor()
+    print(render(checks))
+    return exit_code(checks)
+
+
+def _quiet_libraries() -> None:
+    """No downloads behind one's back, no warnings meant for Megatron's own developers."""
+    import warnings
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    for module in ("megatron", "transformers", "torch"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")

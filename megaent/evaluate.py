@@ -1,0 +1,192 @@
+"""Statistics of an evaluation: unbiased estimates, and an interval that knows which responses are siblings.
+
+Responses to one prompt are alike, so the prompt is the unit of chance: P prompts with G responses each
+are P observations and not P * G. Every function takes ``correct_PG`` (P prompts, G responses) and is pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+
+import torch
+from torch import Tensor
+
+from megaent.errors import NumericsError
+from megaent.types import Group
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSummary:
+    """What one evaluation says; no field is ever NaN."""
+
+    accuracy: float  # avg@G
+    accuracy_low: float  # 95 % interval of the accuracy over prompts like these
+    accuracy_high: float
+    mean_length: float  # tokens of a response
+    mean_entropy: float  # nats per response token
+    pass_at_8: float | None  # None where a prompt has fewer than 8 responses
+    num_prompts: int
+    group_size: int
+
+
+def summarise(groups: Sequence[Group], entropy_mean: float) -> EvaluationSummary:
+    """The summary of graded groups of one size; ``entropy_mean`` comes from the pass that scored them."""
+    if not math.isfinite(entropy_mean):
+        raise NumericsError(
+            f"the mean entropy of an evaluation must be finite, got {entropy_mean}; look at the last "
+            "update's grad/norm and loss"
+        )
+    correct_PG = _correctness(groups)
+    low, high = accuracy_interval(correct_PG)
+    group_size = correct_PG.shape[1]
+    return EvaluationSummary(
+        accuracy=avg_at_k(correct_PG),
+        accuracy_low=low,
+        accuracy_high=high,
+        mean_length=fmean(len(response.tokens) for group in groups for response in group.responses),
+        mean_entropy=entropy_mean,
+        pass_at_8=pass_at_k(correct_PG, 8) if group_size >= 8 else None,
+        num_prompts=len(groups),
+        group_size=group_size,
+    )
+
+
+def by_split(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups of each split, in order of its name, to be summarised one by one."""
+    splits: dict[str, list[Group]] = {split: [] for split in sorted({g.prompt.split for g in groups})}
+    for group in groups:
+        splits[group.prompt.split].append(group)
+    return splits
+
+
+# ---------------------------------------------------------------- of k responses
+
+
+def avg_at_k(correct_PG: Tensor) -> float:
+    """Share of correct responses; k is all G of them."""
+    num_correct_P, group_size = _counts(correct_PG)
+    return sum(num_correct_P) / (len(num_correct_P) * group_size)
+
+
+def pass_at_k(correct_PG: Tensor, k: int) -> float:
+    """Chance that at least one of k responses is correct: mean of 1 - C(G - c, k) / C(G, k).
+
+    c counts a prompt's correct responses. Unbiased for k responses drawn anew, which 1 - (1 - c/G)^k is not.
+    Chen et al. 2021, "Evaluating large language models trained on code", arXiv 2107.03374.
+    """
+    num_correct_P, group_size = _counts(correct_PG)
+    _require_k(k, group_size)
+    subsets = math.comb(group_size, k)
+    return fmean((subsets - math.comb(group_size - c, k)) / subsets for c in num_correct_P)
+
+
+def worst_at_k(correct_PG: Tensor, k: int) -> float:
+    """Chance that all of k responses are correct: mean of C(c, k) / C(G, k), unbiased like ``pass_at_k``.
+
+    It equals the expected least reward of k responses where a reward is 1 or 0.
+    """
+    num_correct_P, group_size = _counts(correct_PG)
+    _require_k(k, group_size)
+    return fmean(math.comb(c, k) / math.comb(group_size, k) for c in num_correct_P)
+
+
+def std_at_k(correct_PG: Tensor) -> float:
+    """How much siblings disagree: mean over prompts of sqrt(p (1 - p)), p = c / G; k is all G of them.
+
+    The standard deviation within a group divided by G and not G - 1, as published tables of std@k have it.
+    """
+    num_correct_P, group_size = _counts(correct_PG)
+    return fmean(math.sqrt(c * (group_size - c)) / group_size for c in num_correct_P)
+
+
+# ---------------------------------------------------------------- the interval
+
+
+def accuracy_interval(correct_PG: Tensor) -> tuple[float, float]:
+    """95 % interval of the accuracy, clustered by prompt.
+
+    Student's interval of the prompts' own accuracies m_1 ... m_P,
+    mean(m) +- t(0.975, P - 1) * std(m) / sqrt(P), clipped to [0, 1]; std divides by P - 1.
+
+    Where all m are equal (or P = 1) that width would be 0, as if ten solved prompts proved that all are.
+    Then it is Wilson's interval with P observations: the centre (p + z^2/2P) / (1 + z^2/P) and half-width
+    z sqrt(p (1-p)/P + z^2/4P^2) / (1 + z^2/P), z = 1.96.
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    num_correct_P, group_size = _counts(correct_PG)
+    num_prompts = len(num_correct_P)
+    mean = avg_at_k(correct_PG)
+    if len(set(num_correct_P)) == 1:
+        return _wilson(mean, num_prompts)
+    error = stdev(num_correct_P) / group_size / math.sqrt(num_prompts)
+    half_width = student_quantile(0.5 + _CONFIDENCE / 2, num_prompts - 1) * error
+    return max(0.0, mean - half_width), min(1.0, mean + half_width)
+
+
+def _wilson(mean: float, count: int) -> tuple[float, float]:
+    z2_per_count = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2) ** 2 / count
+    centre = mean + z2_per_count / 2
+    half_width = math.sqrt(z2_per_count * mean * (1 - mean) + z2_per_count**2 / 4)
+    scale = 1 + z2_per_count
+    # At 0 and 1 an end is exact, up to rounding.
+    return max(0.0, (centre - half_width) / scale), min(1.0, (centre + half_width) / scale)
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """The ``probability``-quantile, at least 0.5, of Student's t with ``freedom`` degrees of freedom."""
+    low, high = 0.0, math.pi / 2
+    # The distribution is a finite sum in the angle theta = atan(t / sqrt(freedom)); 60 halvings exhaust fp64.
+    for _ in range(60):
+        middle = (low + high) / 2
+        if 0.5 + _student_mass(middle, freedom) / 2 < probability:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _student_mass(theta: float, freedom: int) -> float:
+    """Probability that |t| < sqrt(freedom) tan(theta).
+
+    Abramowitz and Stegun 1964, "Handbook of mathematical functions", 26.7.3 and 26.7.4.
+    """
+    is_odd = freedom % 2
+    term, series = (math.cos(theta) if is_odd else 1.0), 0.0
+    for power in range(1 + is_odd, freedom, 2):
+        series += term
+        term *= math.cos(theta) ** 2 * power / (power + 1)
+    series *= math.sin(theta)
+    return 2 / math.pi * (theta + series) if is_odd else series
+
+
+# ---------------------------------------------------------------- what comes in
+
+
+def _counts(correct_PG: Tensor) -> tuple[list[int], int]:
+    """Correct responses of each prompt, and responses a prompt."""
+    if correct_PG.dtype != torch.bool or correct_PG.ndim != 2 or correct_PG.numel() == 0:
+        raise ValueError(
+            "correct must be a bool tensor [P prompts, G responses] with at least one of each, got "
+            f"{correct_PG.dtype} {list(correct_PG.shape)}"
+        )
+    return correct_PG.sum(dim=1).tolist(), correct_PG.shape[1]
+
+
+def _require_k(k: int, group_size: int) -> None:
+    if not 1 <= k <= group_size:
+        raise ValueError(f"k must lie in 1 ... {group_size}, the responses a prompt has, got {k}")
+
+
+def _correctness(groups: Sequence[Group]) -> Tensor:
+    sizes = {len(group.grades) for group in groups}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"an evaluation needs graded groups of one size, got {len(groups)} groups with "
+            f"{sorted(sizes)} grades; grade them first"
+        )
+    return torch.tensor([[grade.correct for grade in group.grades] for group in groups], dtype=torch.bool)

@@ -1,0 +1,158 @@
+"""From a typed configuration to a trainer: everything is checked first, then built, then run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from megaent.actor.megatron_actor import DTYPES, ActorOptions, MegatronActor
+from megaent.actor.model import check_layout, read_architecture
+from megaent.actor.optimizer import AdamOptions
+from megaent.actor.parallel import Layout, check_world, init_parallel, resolve_device, world_size
+from megaent.config import DemoModelConfig, EmbeddedConfig, FakeConfig, TrainConfig
+from megaent.data import load_task
+from megaent.data.prompts import PromptStream
+from megaent.data.task import Task
+from megaent.data.warmup import make_demo_model, wait_for_demo_model
+from megaent.errors import ConfigError
+from megaent.methods import build_method
+from megaent.reward.reward import make_reward
+from megaent.rollout.embedded import EmbeddedEngine
+from megaent.rollout.engine import RolloutEngine
+from megaent.rollout.fake import FakeEngine
+from megaent.trainer import Trainer
+from megaent.types import SamplingParams
+
+Say = Callable[[str], None]
+
+
+def cache_folder() -> Path:
+    """Of models made on this machine: MEGAENT_CACHE, or ~/.cache/megaent."""
+    return Path(os.environ.get("MEGAENT_CACHE", Path.home() / ".cache" / "megaent"))
+
+
+def check_before_building(config: TrainConfig) -> None:
+    """Every refusal that needs no model: device, layout, world size, the model's shape."""
+    resolve_device(config.device)
+    parallel = config.parallel
+    check_world(
+        world_size(),
+        tp=parallel.tensor_model_parallel_size,
+        pp=parallel.pipeline_model_parallel_size,
+        cp=parallel.context_parallel_size,
+    )
+    if not isinstance(config.model, DemoModelConfig):
+        check_layout(
+            read_architecture(Path(config.model.path)),
+            tp=parallel.tensor_model_parallel_size,
+            pp=parallel.pipeline_model_parallel_size,
+            vpp=parallel.virtual_pipeline_model_parallel_size,
+        )
+
+
+def model_folder(config: TrainConfig, say: Say) -> Path:
+    """The Hugging Face folder to start from; the demonstration's is made by rank 0 and cached."""
+    if not isinstance(config.model, DemoModelConfig):
+        return Path(config.model.path)
+    if int(os.environ.get("RANK", "0")) == 0:
+        return make_demo_model(config.model, config.data, cache_dir=cache_folder(), report=say)
+    return wait_for_demo_model(
+        config.model, config.data, cache_dir=cache_folder(), timeout_s=config.run.timeout_s
+    )
+
+
+def join(config: TrainConfig) -> Layout:
+    """Set the threads and enter the parallel layout."""
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    parallel = config.parallel
+    return init_parallel(
+        tp=parallel.tensor_model_parallel_size,
+        pp=parallel.pipeline_model_parallel_size,
+        vpp=parallel.virtual_pipeline_model_parallel_size,
+        cp=parallel.context_parallel_size,
+        sequence_parallel=parallel.sequence_parallel,
+        device=resolve_device(config.device),
+        timeout_s=config.run.timeout_s,
+        seed=config.seed,
+    )
+
+
+def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronActor:
+    optim = config.optim
+    return MegatronActor(
+        folder,
+        layout,
+        ActorOptions(
+            dtype=config.model.dtype,
+            implementation=config.model.implementation,
+            recompute=config.model.recompute,
+            microbatch_tokens=config.parallel.microbatch_tokens,
+        ),
+        AdamOptions(
+            lr=optim.lr,
+            weight_decay=optim.weight_decay,
+            beta1=optim.beta1,
+            beta2=optim.beta2,
+            eps=optim.eps,
+            clip_grad=optim.clip_grad,
+            warmup_steps=optim.warmup_steps,
+        ),
+    )
+
+
+def build_trainer(config: TrainConfig, folder: Path, layout: Layout) -> Trainer:
+    """The actor on every rank; engine and reward on the leader of each replica."""
+    task = load_task(config.data, folder, max_new_tokens=config.rollout.max_new_tokens)
+    stream = PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
+    method = build_method(config.method)
+    actor = build_actor(config, folder, layout)
+    if method.needs_reference:
+        actor.keep_reference()
+    return Trainer(
+        actor=actor,
+        engine=build_engine(config, folder, layout, actor) if layout.is_leader else None,
+        reward=make_reward(task.grader, **task.grader_options) if layout.is_leader else None,
+        task=task,
+        stream=stream,
+        method=method,
+        sampling=sampling_params(config, task),
+        group_size=config.rollout.group_size,
+        num_minibatches=config.optim.minibatches,
+        seed=config.seed,
+        mismatch_limit=config.rollout.mismatch_limit,
+    )
+
+
+def build_engine(config: TrainConfig, folder: Path, layout: Layout, actor: MegatronActor) -> RolloutEngine:
+    rollout = config.rollout
+    if isinstance(rollout, EmbeddedConfig):
+        return EmbeddedEngine(
+            folder,
+            dtype=DTYPES[rollout.dtype or config.model.dtype],
+            device=layout.device,
+            batch_size=rollout.batch_size,
+            load_weights=False,
+        )
+    if isinstance(rollout, FakeConfig):
+        return FakeEngine(actor.architecture.vocab_size, context_length=actor.architecture.max_positions)
+    raise ConfigError(f"rollout must be embedded or fake, got {rollout.name!r}")
+
+
+def sampling_params(config: TrainConfig, task: Task) -> SamplingParams:
+    return SamplingParams(
+        max_new_tokens=config.rollout.max_new_tokens,
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+        stop_token_ids=task.stop_token_ids,
+    )
+
+
+def run_path(config: TrainConfig, layout: Layout) -> Path:
+    """``run.dir``, or runs/<name>-<time>; rank 0's choice on every rank."""
+    chosen = config.run.dir or f"runs/{config.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(layout.from_rank_0(chosen))

@@ -1,0 +1,148 @@
+"""What a run leaves behind, for people and for ``resume``.
+
+    config.yaml      the resolved configuration     command.json   overrides and environment
+    method.txt       repr of the method             log.txt        what was said
+    metrics.jsonl    one line a step                tensorboard/   the same, and histograms
+    responses.md     a few responses of every step  checkpoints/   newest last
+    summary.json, summary.md, curves.png            when the run evaluates itself
+
+Only rank 0 writes here, checkpoints aside.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from megaent.errors import CheckpointError, ConfigError
+from megaent.experience.describe import histogram_edges
+from megaent.metrics import JsonLinesWriter, TensorBoardWriter, replace_file, truncate_after
+from megaent.trainer import StepReport
+
+ENVIRONMENT = ("OMP_NUM_THREADS", "TORCHDYNAMO_DISABLE", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES")
+"""Variables that can change a number; recorded, and restored by resume."""
+
+
+class RunDirectory:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.responses = path / "responses.md"
+        self.summary = path / "summary.json"
+        self.curves = path / "curves.png"
+
+    def create(self, *, config_yaml: str, overrides: Sequence[str], method: str, threads: int) -> None:
+        """Begin a new run. Raises ConfigError when the directory already holds one."""
+        if (self.path / "command.json").exists():
+            raise ConfigError(
+                f"run.dir={self.path} already holds a run; continue it with `megaent resume {self.path}`, or "
+                "choose another run.dir"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"run.dir={self.path} cannot be made: {error}") from error
+        replace_file(self.path / "config.yaml", config_yaml)
+        replace_file(self.path / "method.txt", method + "\n")
+        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+        command = {"overrides": list(overrides), "environment": environment, "threads": threads}
+        replace_file(self.path / "command.json", json.dumps(command, indent=2) + "\n")
+
+    def cut_after(self, step: int) -> None:
+        """Forget what was recorded of steps that will be trained again."""
+        truncate_after(self.metrics, step)
+        if self.responses.exists():
+            parts = re.split(r"(?m)^(?=## step )", self.responses.read_text(encoding="utf-8"))
+            kept = [part for part in parts if _step_of(part) <= step]
+            replace_file(self.responses, "".join(kept))
+
+
+def read_command(path: Path) -> tuple[list[str], dict[str, str], int]:
+    """Overrides, environment and threads of the run in ``path``. Raises CheckpointError without one."""
+    file = path / "command.json"
+    try:
+        command = json.loads(file.read_text())
+        return list(command["overrides"]), dict(command["environment"]), int(command["threads"])
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} holds no run: {file.name} is missing; give the directory of a run") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+
+def _step_of(part: str) -> int:
+    match = re.match(r"## step (\d+)", part)
+    return int(match.group(1)) if match else 0
+
+
+class Recorder:
+    """Writes each finished step into the run directory."""
+
+    def __init__(
+        self, directory: RunDirectory, *, first_step: int, vocab_size: int, tensorboard: bool, responses_kept: int
+    ) -> None:
+        self._directory = directory
+        self._lines = JsonLinesWriter(directory.metrics)
+        board = directory.path / "tensorboard"
+        self._board = TensorBoardWriter(board, first_step=first_step) if tensorboard else None
+        self._vocab_size = vocab_size
+        self._responses_kept = responses_kept
+
+    def write(self, step: int, report: StepReport) -> None:
+        self._lines.write(step, report.metrics)
+        if self._board is not None:
+            self._board.write(step, report.metrics)
+            self._board.write_histogram(
+                step,
+                "entropy",
+                counts_B=report.entropy_histogram,
+                edges_B1=histogram_edges(self._vocab_size),
+            )
+        if self._responses_kept:
+            with self._directory.responses.open("a", encoding="utf-8") as file:
+                file.write(render_responses(step, report, self._responses_kept))
+
+    def close(self) -> None:
+        self._lines.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def render_responses(step: int, report: StepReport, count: int) -> str:
+    """The first response to each of the first ``count`` prompts, as Markdown."""
+    assert report.batch.entropy is not None, "a step's batch is scored"
+    entropies = report.batch.entropy.split(report.batch.length.tolist())
+    lines = [f"## step {step}\n"]
+    first = 0
+    for group in sorted(report.groups, key=lambda group: group.index)[:count]:
+        response, grade, entropy = group.responses[0], group.grades[0], entropies[first]
+        first += len(group.responses)
+        mean = float(entropy.mean()) if entropy.numel() else 0.0
+        lines += [
+            f"reward {grade.reward:g} · {len(response.tokens)} tokens · {response.finish} · "
+            f"entropy {mean:.3f} nats · answer {group.prompt.answer!r}" + (f" · {grade.note}" if grade.note else ""),
+            _fenced(group.prompt.text),
+            _fenced(response.text),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _fenced(text: str) -> str:
+    """A code fence longer than any in the text, so that nothing a model writes can leave it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def log_to(path: Path) -> None:
+    """Everything logged also goes to log.txt; warnings too."""
+    handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("megaent").addHandler(handler)
+    logging.getLogger("megaent").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(handler)
