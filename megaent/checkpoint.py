@@ -198,7 +198,7 @@ class CheckpointStore:
             # Its space is what the disk lacks; what cannot be removed stays hidden, so is no candidate.
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        with explained(final):
+        with explained(self.folder):
             self._rename(partial, final)
             replace_file(self.folder / LATEST, final.name + "\n")
             self._prune(step)
@@ -261,7 +261,7 @@ def _check_complete(partial: Path, digests: Mapping[str, FileDigest]) -> None:
         differing = sorted(found.items() ^ listed.items())
         first = differing[0][0] if differing else "no file at all"
         raise CheckpointError(
-            f"{partial} holds {len(found)} files, {len(listed)} were digested; the first that differs: {first}. "
+            f"{partial} holds {len(found)} files, {len(listed)} were digested; first that differs: {first}. "
             "Another process writes to this run's folder, or a file has not arrived; end it and save again"
         )
 

@@ -21,7 +21,7 @@ from megaent.errors import CheckpointError
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
-FOLDERFOLDER_NAME = re.compile(r"step-(\d{8,})(\.old)?")
+FOLDER_NAME = re.compile(r"step-(\d{8,})(\.old)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

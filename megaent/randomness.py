@@ -28,13 +28,13 @@ def uniform(seed: Tensor, counter: Tensor) -> Tensor:
 
     ``seed`` and ``counter`` are int64 of one shape. Steele, Lea and Flood 2014, "Fast splittable
     pseudorandom number generators": the state ``seed + (counter + 1) * golden`` is mixed, and its
-    upper 53 bits, with half a unit added so that 0 cannot occur, are the number.
+    upper 52 bits, with half a unit added so that neither 0 nor 1 can occur, are the number.
     """
     z = seed + (counter + 1) * _GOLDEN
     z = (z ^ _shift_right(z, 30)) * _MIX_1
     z = (z ^ _shift_right(z, 27)) * _MIX_2
     z = z ^ _shift_right(z, 31)
-    return (_shift_right(z, 11).to(torch.float64) + 0.5) * 2.0**-53
+    return (_shift_right(z, 12).to(torch.float64) + 0.5) * 2.0**-52
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:

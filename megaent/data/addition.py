@@ -50,18 +50,24 @@ def load_addition(config: AdditionConfig, model_path: Path) -> Task:
     num_hard = round(config.hard_fraction * total)
 
     def prompts(split: str, digits: int, *, number: int, held_out: bool) -> list[Prompt]:
-        questions = _questions(digits, shots=config.shots, held_out=held_out, seed=config.seed)
-        # Distinct prompts run out where there are no examples and few sums; then these are all.
-        distinct = dict(islice(questions, 10 * number))
+        # What a model is measured on stays the same whatever it is trained on.
+        seed = 0 if held_out else config.seed
+        questions = _questions(digits, shots=config.shots, held_out=held_out, seed=seed)
+        distinct: dict[str, Sum] = {}
+        # Without examples there are few prompts of one digit; then the loop ends with all of them.
+        for text, asked in islice(questions, 10 * number):
+            distinct[text] = asked
+            if len(distinct) == number:
+                break
         return [
             Prompt(
-                id=f"addition/{asked.left}+{asked.right}/{draw_seed(text):016x}",
+                id=f"addition/{split}/{asked.left}+{asked.right}/{draw_seed(text):016x}",
                 tokens=tuple(tokenizer(text).input_ids),
                 text=text,
                 answer=str(asked.left + asked.right),
                 split=split,
             )
-            for text, asked in islice(distinct.items(), number)
+            for text, asked in distinct.items()
         ]
 
     return Task(

@@ -24,7 +24,7 @@ from megaent.reward.final_answer import read_key
 from megaent.types import Prompt
 
 QUESTION_KEYS = ("question", "problem", "prompt", "input")
-ANSWER_KEYS = ("answer", "solution", "final_answer", "target")
+ANSWER_KEYS = ("answer", "final_answer", "solution", "target")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +134,19 @@ def read_rows(config: JsonlConfig, path: Path) -> list[Row]:
             f"{path} cannot be read: {error.strerror}; set data.path to a .jsonl or .json file"
         ) from error
     objects = _array(text, path) if path.suffix == ".json" else _lines(text, path)
-    rows = [_row(fields, place, config) for place, fields in objects]
+    rows: list[Row] = []
+    errors: list[DataError] = []
+    for place, fields in objects:
+        try:
+            rows.append(_row(fields, place, config))
+        except DataError as error:
+            errors.append(error)
+    if errors:
+        # All at once, so that a file is mended in one go.
+        listed = "\n  ".join(str(error) for error in errors[:5])
+        raise DataError(
+            listed if len(errors) == 1 else f"{path}: {len(errors)} rows are unusable:\n  {listed}"
+        )
     if not rows:
         raise DataError(f"{path} must hold at least one question, got an empty file")
     return rows

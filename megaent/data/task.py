@@ -57,8 +57,8 @@ def load_task(config: DataConfig, model_path: Path, *, max_prompt_tokens: int) -
     for prompt in (*task.train, *task.evaluation):
         if len(prompt.tokens) > max_prompt_tokens:
             raise DataError(
-                f"prompt {prompt.id} has {len(prompt.tokens)} tokens, and the model's context leaves room for "
-                f"{max_prompt_tokens} beside rollout.max_new_tokens; lower rollout.max_new_tokens"
+                f"prompt {prompt.id} has {len(prompt.tokens)} tokens, and the model's context leaves "
+                f"{max_prompt_tokens} beside rollout.max_new_tokens; lower the latter"
             )
     return task
 

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 def load_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer; no download, and no code that the folder may bring."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if not (model_path / "config.json").is_file():
         raise ModelError(f"expected a Hugging Face model folder with config.json, got {model_path}")
+    # tokenizer.json says all there is to say. AutoTokenizer would replace its splitting and its
+    # decoding by those usual for the model's type, whatever the file says (transformers 5).
+    whole = (model_path / "tokenizer.json").is_file()
+    loader = PreTrainedTokenizerFast if whole else AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
+        return loader.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"the tokenizer in {model_path} cannot be loaded: {error}; the folder needs the files that "

@@ -164,13 +164,15 @@ def _make_in_subprocess(recipe: WarmupRecipe, folder: Path, report: Callable[[st
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Words separated by spaces, a letter and its number apart; an unknown word is ``<unk>``."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[0-9]+"), "isolated")]
     )
+    # Puts a space between words; without a decoder they would be run together.
+    words.decoder = decoders.WordPiece(cleanup=False)
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         eos_token=EOS,

@@ -60,7 +60,7 @@ class CheckerPool:
         waiting = deque(range(len(pairs)))
         verdicts: dict[int, Verdict] = {}
         while len(verdicts) < len(pairs):
-            self._checkers = [checker for checker in self._checkers if checker.is_of_use]
+            self._dismiss([checker for checker in self._checkers if not checker.is_of_use])
             # Those that are working already will come back for more.
             while len(self._checkers) < min(self._num_workers, len(pairs) - len(verdicts)):
                 self._checkers.append(_Checker(self._memory_mib))
@@ -73,9 +73,12 @@ class CheckerPool:
         return [verdicts[index] for index in range(len(pairs))]
 
     def _end(self) -> None:
-        for checker in self._checkers:
+        self._dismiss(list(self._checkers))
+
+    def _dismiss(self, checkers: Sequence[_Checker]) -> None:
+        for checker in checkers:
             checker.kill()
-        self._checkers = []
+            self._checkers.remove(checker)
 
 
 class _Checker:

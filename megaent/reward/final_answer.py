@@ -51,6 +51,8 @@ def read_key(value: object) -> str:
                 "it is an explanation that marks no final answer; mark it by #### or \\boxed{}, or name the "
                 "field that holds the answer alone in data.answer_key"
             )
+    if len(key) > 2 and key[0] == key[-1] == "$" and "$" not in key[1:-1]:
+        key = key[1:-1].strip()
     if not key:
         raise ValueError("its final answer is empty")
     if len(key) > LONGEST_ANSWER:
@@ -69,7 +71,7 @@ def plainly_equal(key: str, answer: str) -> bool | None:
         return None
     if ours[0] == theirs[0]:
         return True
-    # 50 % may be written 50 or 0.5, but two percentages are compared as they stand.
+    # 50 % may be written as 50, which was compared above, or as 0.5.
     if ours[1] != theirs[1]:
         return ours[0] == theirs[0] / 100 if theirs[1] else ours[0] / 100 == theirs[0]
     # Two unequal integers are different; decimals may be rounded, which the checkers allow for.
@@ -77,7 +79,7 @@ def plainly_equal(key: str, answer: str) -> bool | None:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{...}`` or ``\\boxed x``; None when none is there or it is not closed."""
+    """The content of the last ``\\boxed{...}`` or ``\\boxed x``; None if absent or not closed."""
     start = _last_box(text)
     if start is None or start == len(text):
         return None

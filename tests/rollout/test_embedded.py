@@ -61,7 +61,7 @@ def test_greedy_is_what_transformers_generates(model_folder: Path) -> None:
     )
     for group, prompt in zip(groups, PROMPTS, strict=True):
         ids = torch.tensor([prompt])
-        expected = model.generate(
+        expected = model.generate(  # type: ignore[operator]
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,

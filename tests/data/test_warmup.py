@@ -1,0 +1,94 @@
+"""The demonstration's model: an ordinary checkpoint, the same bits however it was made."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from megaent.config import ChainSumConfig, DemoModelConfig
+from megaent.data.sealed_folder import is_intact
+from megaent.data.warmup import demo_model_path, make_demo_model, wait_for_demo_model
+from megaent.errors import ModelError
+
+MODEL = DemoModelConfig(
+    hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, warmup_steps=31, warmup_batch=4
+)
+DATA = ChainSumConfig(largest=2, operands_max=4)
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Path:
+    return make_demo_model(MODEL, DATA, cache_dir=tmp_path_factory.mktemp("cache"), report=lines.append)
+
+
+def test_the_loss_falls_and_is_reported(checkpoint: Path, lines: list[str]) -> None:
+    losses = [float(re.search(r"loss ([0-9.]+)", line).group(1)) for line in lines if "warm-up step" in line]
+    assert len(losses) == 2
+    assert losses[1] < losses[0] - 1
+
+
+def test_it_is_an_ordinary_checkpoint(checkpoint: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    assert model.dtype == torch.float32
+    assert (model.config.model_type, model.config.vocab_size, len(tokenizer)) == ("qwen2", 64, 64)
+    assert GenerationConfig.from_pretrained(checkpoint).eos_token_id == tokenizer.eos_token_id == 1
+    ids = tokenizer("Q a2 b1 =", return_tensors="pt").input_ids
+    assert tokenizer.convert_ids_to_tokens(ids[0].tolist()) == ["Q", "a", "2", "b", "1", "="]
+    assert torch.isfinite(model(ids).logits).all()
+
+
+def test_a_damaged_one_is_made_again_with_the_same_bits(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = checkpoint / "model.safetensors"
+    original = weights.read_bytes()
+    weights.write_bytes(original[:-4] + b"\0\0\0\0")
+    # Threads, working directory and random state of the caller must not reach the result.
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.chdir(os.sep)
+    torch.manual_seed(123)
+    assert make_demo_model(MODEL, DATA, cache_dir=checkpoint.parent, report=lambda line: None) == checkpoint
+    assert weights.read_bytes() == original
+
+
+def test_an_intact_one_is_taken_from_the_cache(checkpoint: Path) -> None:
+    lines: list[str] = []
+    before = checkpoint.stat().st_mtime_ns
+    make_demo_model(MODEL, DATA, cache_dir=checkpoint.parent, report=lines.append)
+    assert (lines, checkpoint.stat().st_mtime_ns) == ([], before)
+    assert wait_for_demo_model(MODEL, DATA, cache_dir=checkpoint.parent, timeout_s=0.0) == checkpoint
+
+
+def test_what_shapes_the_model_names_its_folder(tmp_path: Path) -> None:
+    changes = {"warmup_seed": 1, "warmup_steps": 30, "hidden_size": 64, "tie_embeddings": False}
+    paths = {demo_model_path(replace(MODEL, **{k: v}), DATA, cache_dir=tmp_path) for k, v in changes.items()}
+    paths.add(demo_model_path(MODEL, replace(DATA, teacher_error=0.3), cache_dir=tmp_path))
+    paths.add(demo_model_path(MODEL, DATA, cache_dir=tmp_path))
+    assert len(paths) == 6
+    # How many prompts are trained on later shapes nothing.
+    same = demo_model_path(MODEL, replace(DATA, train_prompts=7, seed=5), cache_dir=tmp_path)
+    assert same == demo_model_path(MODEL, DATA, cache_dir=tmp_path)
+
+
+def test_waiting_has_a_limit(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"within 0\.1 s"):
+        wait_for_demo_model(MODEL, DATA, cache_dir=tmp_path, timeout_s=0.1)
+
+
+def test_a_failure_shows_the_makers_last_lines(tmp_path: Path) -> None:
+    impossible = replace(MODEL, num_kv_heads=3)
+    with pytest.raises(ModelError, match=r"ended with code 1; its last lines:\n[\s\S]*Error"):
+        make_demo_model(impossible, DATA, cache_dir=tmp_path, report=lambda line: None)
+    assert not is_intact(demo_model_path(impossible, DATA, cache_dir=tmp_path))

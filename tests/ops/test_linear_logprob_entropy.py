@@ -1,0 +1,272 @@
+"""The same statistics without the logits in memory: chunks, modes, and real ranks of a split vocabulary."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.compare import assert_as_accurate_as_torch
+from support.truth import gradients, textbook
+from torch import Tensor
+
+from megaent.ops import linear_logprob_entropy, logprob_entropy
+from megaent.ops.linear_logprob_entropy import rows_per_chunk
+
+
+def random_case(
+    rng: torch.Generator,
+    num_tokens: int,
+    vocab: int,
+    hidden_size: int = 8,
+    dtype: torch.dtype = torch.float32,
+):
+    hidden = torch.randn(num_tokens, width, generator=rng, dtype=torch.float64).to(dtype)
+    weight = torch.randn(vocab, width, generator=rng, dtype=torch.float64).to(dtype)
+    target = torch.randint(vocab, (num_tokens,), generator=rng)
+    cotangents = tuple(torch.randn(2, num_tokens, generator=rng, dtype=torch.float64))
+    return hidden, weight, target, cotangents
+
+
+SIZES = [(t, v) for t in (0, 1, 63, 1000) for v in (1, 7, 1000)] + [(t, 32003) for t in (0, 1, 63)]
+
+
+@pytest.mark.parametrize("mode", ["recompute", "store"])
+@pytest.mark.parametrize(("num_tokens", "vocab"), SIZES)
+def test_values_and_gradients_at_odd_sizes(
+    rng: torch.Generator, num_tokens: int, vocab: int, mode: str
+) -> None:
+    hidden, weight, target, cotangents = random_case(rng, num_tokens, vocab)
+
+    def plain(h: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        return textbook(h @ w.T, target, temperature=0.8)
+
+    def ours(h: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        return linear_logprob_entropy(h, w, target, temperature=0.8, mode=mode, workspace_bytes=2**20)
+
+    values, grads = gradients(ours, hidden, weight, cotangents=cotangents)
+    exact, grads_exact = gradients(plain, hidden.double(), weight.double(), cotangents=cotangents)
+    same, grads_same = gradients(plain, hidden, weight, cotangents=cotangents)
+    for name, mine, true, theirs in zip(("log_prob", "entropy"), values, exact, same, strict=True):
+        assert_as_accurate_as_torch(mine, true, theirs, name=name)
+    for name, mine, true, theirs in zip(("dh", "dW"), grads, grads_exact, grads_same, strict=True):
+        assert mine.dtype == torch.float32
+        # The largest of only eight errors scatters by more than 2 between equally good roundings.
+        assert_as_accurate_as_torch(mine, true, theirs, name=name, factor=5.0 if num_tokens == 1 else 2.0)
+
+
+def test_gradients_are_those_of_finite_differences(rng: torch.Generator) -> None:
+    hidden, weight, target, _ = random_case(rng, 5, 6, 3, torch.float64)
+    target[1] = -1
+
+    def both(h: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        return linear_logprob_entropy(
+            h, w, target, temperature=0.7, vocab_size=6, ignore_index=-1, workspace_bytes=100
+        )[:2]
+
+    assert torch.autograd.gradcheck(both, (hidden.requires_grad_(), weight.requires_grad_()))
+
+
+def test_modes_give_equal_bits(rng: torch.Generator) -> None:
+    hidden, weight, target, cotangents = random_case(rng, 63, 1000)
+    results = [
+        gradients(
+            lambda h, w, mode=mode: linear_logprob_entropy(h, w, target, mode=mode, workspace_bytes=40_000),
+            hidden,
+            weight,
+            cotangents=cotangents,
+        )
+        for mode in ("recompute", "store", "recompute")
+    ]
+    for values, grads in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(values, results[0][0], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(grads, results[0][1], strict=True))
+
+
+@pytest.mark.parametrize("workspace_bytes", [1, 8 * 100, 8 * 100 * 7, 8 * 100 * 62, 2**30])
+def test_chunks_give_what_one_chunk_gives(rng: torch.Generator, workspace_bytes: int) -> None:
+    hidden, weight, target, cotangents = random_case(rng, 63, 100, dtype=torch.float64)
+    plain, grads_plain = gradients(
+        lambda h, w: logprob_entropy(h @ w.T, target), hidden, weight, cotangents=cotangents
+    )
+    ours, grads = gradients(
+        lambda h, w: linear_logprob_entropy(h, w, target, workspace_bytes=workspace_bytes),
+        hidden,
+        weight,
+        cotangents=cotangents,
+    )
+    for mine, theirs in zip((*ours, *grads), (*plain, *grads_plain), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_the_workspace_bounds_the_logits_of_a_chunk() -> None:
+    weight = torch.zeros(1000, 2)
+    assert rows_per_chunk(weight, 4000) == 1
+    assert rows_per_chunk(weight, 40_000) == 10
+    assert rows_per_chunk(weight, 3) == 1, "one token at least"
+    assert rows_per_chunk(weight.bfloat16(), 40_000) == 10, "statistics are fp32"
+    assert rows_per_chunk(weight.double(), 40_000) == 5
+
+
+def test_padded_rows_of_the_weight_do_not_exist(rng: torch.Generator) -> None:
+    hidden, weight, target, cotangents = random_case(rng, 20, 97, dtype=torch.float64)
+    padded = torch.cat([weight, torch.full((31, 8), torch.nan, dtype=torch.float64)])
+    plain, (dh, dw) = gradients(
+        lambda h, w: linear_logprob_entropy(h, w, target), hidden, weight, cotangents=cotangents
+    )
+    ours, (dh_padded, dw_padded) = gradients(
+        lambda h, w: linear_logprob_entropy(h, w, target, vocab_size=97),
+        hidden,
+        padded,
+        cotangents=cotangents,
+    )
+    for mine, theirs in zip((*ours, dh_padded, dw_padded[:97]), (*plain, dh, dw), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    assert bool((dw_padded[97:] == 0).all())
+
+
+def test_an_ignored_token_is_zero_and_teaches_nothing(rng: torch.Generator) -> None:
+    hidden, weight, target, cotangents = random_case(rng, 20, 30, dtype=torch.float64)
+    target[::3] = -100
+    kept = target != -100
+    plain, (dh, dw) = gradients(
+        lambda h, w: linear_logprob_entropy(h, w, target[kept]),
+        hidden[kept],
+        weight,
+        cotangents=tuple(c[kept] for c in cotangents),
+    )
+    ours, (dh_ours, dw_ours) = gradients(
+        lambda h, w: linear_logprob_entropy(h, w, target, ignore_index=-100),
+        hidden,
+        weight,
+        cotangents=cotangents,
+    )
+    assert bool((dh_ours[~kept] == 0).all())
+    assert [float(value[~kept].abs().sum()) for value in ours] == [0.0, 0.0]
+    for mine, theirs in (
+        (ours[0][kept], plain[0]),
+        (ours[1][kept], plain[1]),
+        (dh_ours[kept], dh),
+        (dw_ours, dw),
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_bf16_gradients_of_the_weight_are_summed_in_fp32(rng: torch.Generator) -> None:
+    """4096 equal contributions, one a chunk: in bf16 the sum would stop growing at 256 of them."""
+    hidden = torch.ones(4096, 1, dtype=torch.bfloat16)
+    weight = torch.zeros(4, 1, dtype=torch.bfloat16)
+    target = torch.zeros(4096, dtype=torch.int64)
+    ones = (torch.ones(4096), torch.zeros(4096))
+    _, (_, dw) = gradients(
+        lambda h, w: linear_logprob_entropy(h, w, target, workspace_bytes=16), hidden, weight, cotangents=ones
+    )
+    assert dw.dtype == torch.bfloat16
+    assert dw[:, 0].tolist() == [3072.0, -1024.0, -1024.0, -1024.0]
+
+
+def test_a_second_derivative_is_refused_and_not_wrong(rng: torch.Generator) -> None:
+    hidden, weight, target, _ = random_case(rng, 3, 5, dtype=torch.float64)
+    leaf = hidden.requires_grad_()
+    entropy = linear_logprob_entropy(leaf, weight, target).entropy.sum()
+    with pytest.raises(RuntimeError):  # noqa: PT012 - either call may refuse
+        (grad,) = torch.autograd.grad(entropy, leaf, create_graph=True)
+        grad.square().sum().backward()
+
+
+def test_extras_are_those_of_the_logits(rng: torch.Generator) -> None:
+    hidden, weight, target, _ = random_case(rng, 20, 30, dtype=torch.float64)
+    exact = textbook(hidden @ weight.T, target)
+    ours = linear_logprob_entropy(
+        hidden, weight, target, extras=("varentropy", "sum_p2"), workspace_bytes=999
+    )
+    torch.testing.assert_close(ours.varentropy, exact.varentropy, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ours.sum_p2, exact.sum_p2, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weight": torch.zeros(5, 4)}, r"D = 3 as in hidden, got \[5, 4\]"),
+        ({"weight": torch.zeros(5)}, r"\[V, D\]"),
+        ({"mode": "fast"}, "recompute or store, got 'fast'"),
+        ({"target": torch.tensor([5, 0])}, r"\[0, 5\), got 5 at position 0"),
+        ({"temperature": -1.0}, "above 0, got -1"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_came(change: dict, message: str) -> None:
+    arguments = {"weight": torch.zeros(5, 3), "target": torch.zeros(2, dtype=torch.int64)} | change
+    with pytest.raises(ValueError, match=message):
+        linear_logprob_entropy(
+            torch.zeros(2, 3), arguments.pop("weight"), arguments.pop("target"), **arguments
+        )
+
+
+# ---------------------------------------------------------------- real ranks
+
+
+def run_ranks(folder: Path, size: int) -> list[dict[str, np.ndarray]]:
+    root = Path(__file__).resolve().parents[2]
+    script = root / "tests" / "support" / "vocab_parallel_worker.py"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(size), str(folder)],
+            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    try:
+        said = [worker.communicate(timeout=120)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0] * size, said
+    return [dict(np.load(folder / f"rank{rank}.npz")) for rank in range(size)]
+
+
+@pytest.mark.parametrize("widths", [(21, 19), (30, 3, 7)], ids=["2 ranks", "3 ranks"])
+def test_ranks_of_a_split_vocabulary_give_what_one_rank_gives(
+    rng: torch.Generator, tmp_path: Path, widths: tuple[int, ...]
+) -> None:
+    """The last shard ends in two padded columns."""
+    hidden, weight, target, cotangents = random_case(rng, 33, 40, dtype=torch.float64)
+    target[5], target[target >= 38] = -100, 0
+    logits = 3 * torch.randn(33, 40, generator=rng, dtype=torch.float64)
+    logits[7, : widths[0]] = -torch.inf
+    target[7] = 37
+    np.savez(
+        tmp_path / "inputs.npz",
+        hidden=hidden.numpy(),
+        weight=weight.numpy(),
+        logits=logits.numpy(),
+        target=target.numpy(),
+        cotangents=torch.stack(cotangents).numpy(),
+        widths=np.array(widths),
+        vocab_size=np.array(38),
+    )
+    ranks = run_ranks(tmp_path, len(widths))
+    options = {"temperature": 0.8, "vocab_size": 38, "ignore_index": -100}
+    plain, (dz,) = gradients(lambda z: logprob_entropy(z, target, **options), logits, cotangents=cotangents)
+    linear, (dh, dw) = gradients(
+        lambda h, w: linear_logprob_entropy(h, w, target, **options), hidden, weight, cotangents=cotangents
+    )
+    expected = {
+        "log_prob": plain[0],
+        "entropy": plain[1],
+        "linear_log_prob": linear[0],
+        "linear_entropy": linear[1],
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(ranks[0][name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+        assert all(np.array_equal(rank[name], ranks[0][name]) for rank in ranks), "to the bit on every rank"
+    np.testing.assert_allclose(np.concatenate([r["dz"] for r in ranks], 1), dz, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.concatenate([r["dw"] for r in ranks], 0), dw, rtol=1e-12, atol=1e-12)
+    for rank in ranks:
+        np.testing.assert_allclose(rank["dh"], dh, rtol=1e-12, atol=1e-12)

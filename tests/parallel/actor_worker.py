@@ -1,0 +1,112 @@
+"""Runs the Megatron actor in the layouts of a job file, under torchrun; rank 0 writes what came out.
+
+A job: ``{"folder": …, "out": …, "dtype": …, "layout": {…}, "holders": […], "groups": […], …}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from megatron.core import parallel_state
+
+from megaent.actor.megatron_actor import ActorOptions, MegatronActor
+from megaent.actor.optimizer import AdamOptions
+from megaent.actor.parallel import Layout, Replicas, init_parallel
+from megaent.experience.pack import assign_minibatches, pack
+from megaent.methods import build_method
+from megaent.objective.compose import estimate
+from megaent.types import Grade, Group, Prompt, Response
+
+
+def build_groups(job: dict, layout: Layout) -> list[Group]:
+    """This replica's groups; ``holders[i]`` is the data-parallel rank that has group i."""
+    mine = []
+    for index, group in enumerate(job["groups"]):
+        if job["holders"][index] % layout.dp != layout.dp_rank:
+            continue
+        responses = tuple(
+            Response(tokens=tuple(r), log_prob=(-1.0,) * len(r), finish="stop", version=0)
+            for r in group["responses"]
+        )
+        mine.append(
+            Group(
+                index=index,
+                prompt=Prompt(id=str(index), tokens=tuple(group["prompt"]), text="", answer=""),
+                responses=responses,
+                grades=tuple(Grade(reward=reward, correct=reward > 0) for reward in group["rewards"]),
+            )
+        )
+    return mine
+
+
+def run(job: dict) -> None:
+    layout = init_parallel(
+        **job["layout"], device=torch.device("cpu"), timeout_s=120, seed=1
+    )
+    actor = MegatronActor(
+        Path(job["folder"]),
+        layout,
+        ActorOptions(
+            dtype=job["dtype"], microbatch_tokens=job["microbatch_tokens"], recompute=job.get("recompute", False)
+        ),
+        AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),
+    )
+    batch = layout.share(pack(build_groups(job, layout)) if layout.is_leader else None)
+    method = build_method({"grpo": job.get("method", {})})
+    indices = layout.gather_over_replicas(batch.index.tolist())
+    minibatch_S = assign_minibatches(batch.index, indices, job["minibatches"])[batch.group]
+    log_prob, entropy, loss, norm = [], [], [], []
+    for _ in range(job["steps"]):
+        batch = actor.score(batch, temperature=job["temperature"])
+        log_prob.append(collect(batch, batch.log_prob_old, layout))
+        entropy.append(collect(batch, batch.entropy, layout))
+        terms, _ = estimate(
+            method,
+            batch,
+            minibatch_S=minibatch_S,
+            num_minibatches=job["minibatches"],
+            population=Replicas(layout),
+        )
+        metrics = actor.update(
+            batch, terms, method, temperature=job["temperature"], num_minibatches=job["minibatches"]
+        )
+        loss.append(metrics["loss"])
+        norm.append(metrics["grad/norm"])
+    weights = {name: value.clone() for name, value in actor.named_weights()}
+    gradients = export_gradients(actor)
+    if layout.rank == 0:
+        result = {"log_prob": log_prob, "entropy": entropy, "loss": loss, "norm": norm}
+        torch.save(result | {"weights": weights, "gradients": gradients}, job["out"])
+    # The process group stays: one torchrun rendezvous serves every layout of the file.
+    parallel_state.destroy_model_parallel()
+
+
+def collect(batch, values, layout: Layout) -> torch.Tensor:
+    """One number a token of the global batch, in prompt order."""
+    mine = [
+        (int(batch.index[batch.group[response]]), part.tolist())
+        for response, part in enumerate(values.split(batch.length.tolist()))
+    ]
+    everyone = sorted(layout.gather_over_replicas(mine), key=lambda item: item[0])
+    return torch.tensor([value for _, part in everyone for value in part], dtype=torch.float64)
+
+
+def export_gradients(actor: MegatronActor) -> dict[str, torch.Tensor]:
+    """The gradients of the last optimiser step under their Hugging Face names, through the same export."""
+    for model in actor.models:
+        for parameter in model.parameters():
+            parameter.data = parameter.main_grad.detach().to(parameter.dtype)
+    return {name: value.clone() for name, value in actor.named_weights()}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for item in json.loads(Path(sys.argv[1]).read_text()):
+        run(item)
+    sys.stdout.flush()
+    # Megatron leaves non-daemon threads behind; the results are on the disk.
+    os._exit(0)
