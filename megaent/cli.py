@@ -98,16 +98,16 @@ def _sweep(words: list[str]) -> int:
 def _resume(words: list[str]) -> int:
     if not words or "=" in words[0]:
         return _fail("resume needs the directory of a run: megaent resume runs/…", 2)
-    from megaent.run_directory import read_command
+    from megaent.command_record import ENVIRONMENT, read_command
 
     path = Path(words[0])
-    overrides, environment, threads = read_command(path)
-    os.environ.update(environment)
+    record = read_command(path)
+    os.environ.update({name: record.environment[name] for name in ENVIRONMENT if name in record.environment})
     _quiet_libraries()
     from megaent.config import compose_config
 
-    everything = [o for o in overrides if not o.startswith(("run.dir=", "run.threads="))]
-    everything += [f"run.dir={path}", f"run.threads={threads}", *words[1:]]
+    everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
+    everything += [f"run.dir={path}", f"run.threads={record.threads}", *words[1:]]
     config, text = compose_config(everything)
     from megaent.run import train
 

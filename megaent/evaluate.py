@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from megaent.errors import NumericsError
-from megaent.types import Group
+from megaent.types import Experience
 
 _CONFIDENCE = 0.95
 
@@ -34,33 +34,65 @@ class EvaluationSummary:
     group_size: int
 
 
-def summarise(groups: Sequence[Group], entropy_mean: float) -> EvaluationSummary:
-    """The summary of graded groups of one size; ``entropy_mean`` comes from the pass that scored them."""
-    if not math.isfinite(entropy_mean):
-        raise NumericsError(
-            f"the mean entropy of an evaluation must be finite, got {entropy_mean}; look at the last "
-            "update's grad/norm and loss"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOutcome:
+    """What an evaluation keeps of one prompt: a few numbers, so that they can be gathered from everywhere."""
+
+    split: str
+    correct: tuple[bool, ...]  # [G]
+    length: tuple[int, ...]  # [G] tokens
+    entropy: float  # nats, summed over the tokens of all its responses
+
+
+def prompt_outcomes(batch: Experience) -> list[PromptOutcome]:
+    """One outcome per prompt of a scored batch, in its order."""
+    if batch.entropy is None:
+        raise ValueError("an evaluation needs a scored batch: entropy is missing; call score first")
+    entropy_S = torch.zeros(batch.num_responses, dtype=torch.float64)
+    entropy_S.index_add_(0, batch.owner, batch.entropy.double())
+    outcomes = []
+    for number, prompt in enumerate(batch.prompts):
+        mine = batch.group == number
+        outcomes.append(
+            PromptOutcome(
+                split=prompt.split,
+                correct=tuple(batch.correct[mine].tolist()),
+                length=tuple(batch.length[mine].tolist()),
+                entropy=float(entropy_S[mine].sum()),
+            )
         )
-    correct_PG = _correctness(groups)
+    return outcomes
+
+
+def summarise(outcomes: Sequence[PromptOutcome]) -> EvaluationSummary:
+    """The summary of prompts with equally many responses."""
+    entropy = sum(outcome.entropy for outcome in outcomes)
+    if not math.isfinite(entropy):
+        raise NumericsError(
+            f"the entropy of an evaluation must be finite, got {entropy}; look at the last update's grad/norm "
+            "and loss"
+        )
+    correct_PG = _correctness(outcomes)
     low, high = accuracy_interval(correct_PG)
     group_size = correct_PG.shape[1]
+    tokens = sum(sum(outcome.length) for outcome in outcomes)
     return EvaluationSummary(
         accuracy=avg_at_k(correct_PG),
         accuracy_low=low,
         accuracy_high=high,
-        mean_length=fmean(len(response.tokens) for group in groups for response in group.responses),
-        mean_entropy=entropy_mean,
+        mean_length=tokens / correct_PG.numel(),
+        mean_entropy=entropy / max(tokens, 1),
         pass_at_8=pass_at_k(correct_PG, 8) if group_size >= 8 else None,
-        num_prompts=len(groups),
+        num_prompts=len(outcomes),
         group_size=group_size,
     )
 
 
-def by_split(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """The groups of each split, in order of its name, to be summarised one by one."""
-    splits: dict[str, list[Group]] = {split: [] for split in sorted({g.prompt.split for g in groups})}
-    for group in groups:
-        splits[group.prompt.split].append(group)
+def by_split(outcomes: Sequence[PromptOutcome]) -> dict[str, list[PromptOutcome]]:
+    """The outcomes of each split, in order of its name, to be summarised one by one."""
+    splits: dict[str, list[PromptOutcome]] = {split: [] for split in sorted({o.split for o in outcomes})}
+    for outcome in outcomes:
+        splits[outcome.split].append(outcome)
     return splits
 
 
@@ -182,11 +214,11 @@ def _require_k(k: int, group_size: int) -> None:
         raise ValueError(f"k must lie in 1 ... {group_size}, the responses a prompt has, got {k}")
 
 
-def _correctness(groups: Sequence[Group]) -> Tensor:
-    sizes = {len(group.grades) for group in groups}
+def _correctness(outcomes: Sequence[PromptOutcome]) -> Tensor:
+    sizes = {len(outcome.correct) for outcome in outcomes}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(
-            f"an evaluation needs graded groups of one size, got {len(groups)} groups with "
-            f"{sorted(sizes)} grades; grade them first"
+            f"an evaluation needs prompts with equally many responses, got {len(outcomes)} prompts with "
+            f"{sorted(sizes)} responses"
         )
-    return torch.tensor([[grade.correct for grade in group.grades] for group in groups], dtype=torch.bool)
+    return torch.tensor([outcome.correct for outcome in outcomes], dtype=torch.bool)

@@ -14,9 +14,9 @@ from megaent.actor.model import check_layout, read_architecture
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, check_world, init_parallel, resolve_device, world_size
 from megaent.config import DemoModelConfig, EmbeddedConfig, FakeConfig, TrainConfig
-from megaent.data import load_task
 from megaent.data.prompts import PromptStream
-from megaent.data.task import Task
+from megaent.data.task import Task, load_task
+from megaent.data.tokenizer import context_length
 from megaent.data.warmup import make_demo_model, wait_for_demo_model
 from megaent.errors import ConfigError
 from megaent.methods import build_method
@@ -107,7 +107,9 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
 
 def build_trainer(config: TrainConfig, folder: Path, layout: Layout) -> Trainer:
     """The actor on every rank; engine and reward on the leader of each replica."""
-    task = load_task(config.data, folder, max_new_tokens=config.rollout.max_new_tokens)
+    task = load_task(
+        config.data, folder, max_prompt_tokens=context_length(folder) - config.rollout.max_new_tokens
+    )
     stream = PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
     method = build_method(config.method)
     actor = build_actor(config, folder, layout)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from rich.console import Console
 
 from megaent.actor.parallel import Layout, close_parallel
 from megaent.actor.state import load_state, save_state
-from megaent.checkpoint import CheckpointStore
+from megaent.checkpoint import CheckpointStore, newest_valid, read_state, save_checkpoint
 from megaent.config import TrainConfig
 from megaent.errors import CheckpointError
 from megaent.evaluate import EvaluationSummary
@@ -24,11 +27,13 @@ from megaent.trainer import Trainer
 
 Numbers = dict[str, float]
 
+log = logging.getLogger(__name__)
+
 
 def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_resumed: bool = False) -> None:
     """Run ``config`` to its last step; every rank calls it. Raises MegaentError."""
     check_before_building(config)
-    say = Console(quiet=_rank() != 0, highlight=False).print
+    say = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False).print
     folder = model_folder(config, say)
     layout = join(config)
     try:
@@ -52,12 +57,6 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
                     part.close()
     finally:
         close_parallel()
-
-
-def _rank() -> int:
-    import os
-
-    return int(os.environ.get("RANK", "0"))
 
 
 class Run:
@@ -125,61 +124,45 @@ class Run:
 
     def save(self, step: int) -> None:
         """A checkpoint of ``step``; a collective. Either it is whole or it is not there."""
-        folder = Path(self.layout.from_rank_0(str(self.store.begin(step)) if self.layout.rank == 0 else None))
-        save_state(self.trainer.actor, folder / "model")
-        self.layout.barrier()
-        mine = self.store.digest(folder, rank=self.layout.rank, world_size=self.layout.world_size)
-        digests = self.layout.gather_to_rank_0(mine)
-        if self.layout.rank == 0:
-            everything = {name: digest for part in digests for name, digest in part.items()}
-            self.store.commit(step, everything, self._state(step))
-        self.layout.barrier()
-
-    def _state(self, step: int) -> dict[str, object]:
-        return {
-            "step": step,
-            "optimizer_steps": self.trainer.actor.optimizer_steps,
-            "layout": str(self.layout),
-            "architecture": dataclasses.asdict(self.trainer.actor.architecture),
-            "before": self.before,
-            "seconds": self.seconds_before + time.perf_counter() - self.started,
-        }
+        started = time.perf_counter()
+        actor = self.trainer.actor
+        save_checkpoint(
+            self.store,
+            step,
+            write_model=lambda folder: save_state(actor, folder),
+            state={
+                "step": step,
+                "optimizer_steps": actor.optimizer_steps,
+                "layout": str(self.layout),
+                "architecture": dataclasses.asdict(actor.architecture),
+                "before": self.before,
+                "seconds": self.seconds_before + started - self.started,
+            },
+            ranks=self.layout,
+        )
+        log.info("saved the checkpoint of step %d in %.1f s", step, time.perf_counter() - started)
 
     def restore(self) -> int:
-        """Load the newest checkpoint that verifies; the number of steps it has behind it, or 0."""
-        paths = self.layout.from_rank_0(self.store.candidates() if self.layout.rank == 0 else None)
-        for path in paths:
-            problems = self.layout.gather_everywhere(
-                self.store.verify(path, rank=self.layout.rank, world_size=self.layout.world_size)
-            )
-            found = [problem for part in problems for problem in part]
-            if not found:
-                return self._load(path)
-            if self.layout.rank == 0:
-                Console(stderr=True, highlight=False).print(f"checkpoint {path} is refused: {found[0]}")
-        if paths:
-            raise CheckpointError(
-                f"none of the {len(paths)} checkpoints in {self.directory.checkpoints} is whole; move them away "
-                "to begin again from the first step"
-            )
+        """Load the newest checkpoint that verifies; the number of steps behind it, 0 for a new run."""
+        path, refused = newest_valid(self.store, self.layout)
         if self.layout.rank == 0:
-            self.directory.cut_after(0)
-        return 0
+            for problem in refused:
+                print(f"megaent: a damaged checkpoint is passed over: {problem}", file=sys.stderr, flush=True)
+        done = 0 if path is None else self._load(path)
+        if self.layout.rank == 0:
+            self.directory.cut_after(done)
+        return done
 
     def _load(self, path: Path) -> int:
-        state = self.store.read_state(path)
+        state = read_state(path)
         actor = self.trainer.actor
-        if state["architecture"] != dataclasses.asdict(actor.architecture):
-            raise CheckpointError(
-                f"{path} is of another model: {state['architecture']}, this one is "
-                f"{dataclasses.asdict(actor.architecture)}"
-            )
+        mine = dataclasses.asdict(actor.architecture)
+        if state["architecture"] != mine:
+            raise CheckpointError(f"{path} is of another model: {state['architecture']}, this run's is {mine}")
         load_state(actor, path / "model")
         actor.optimizer_steps = int(state["optimizer_steps"])
         self.before = state["before"]
         self.seconds_before = float(state["seconds"])
-        if self.layout.rank == 0:
-            self.directory.cut_after(int(state["step"]))
         return int(state["step"])
 
     # ------------------------------------------------------------ evaluation

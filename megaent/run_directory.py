@@ -11,21 +11,16 @@ Only rank 0 writes here, checkpoints aside.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from megaent.errors import CheckpointError, ConfigError
+from megaent.command_record import COMMAND, render_command
+from megaent.errors import ConfigError
 from megaent.experience.describe import histogram_edges
 from megaent.metrics import JsonLinesWriter, TensorBoardWriter, replace_file, truncate_after
 from megaent.trainer import StepReport
-
-ENVIRONMENT = ("OMP_NUM_THREADS", "TORCHDYNAMO_DISABLE", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES")
-"""Variables that can change a number; recorded, and restored by resume."""
-
 
 class RunDirectory:
     def __init__(self, path: Path) -> None:
@@ -38,7 +33,7 @@ class RunDirectory:
 
     def create(self, *, config_yaml: str, overrides: Sequence[str], method: str, threads: int) -> None:
         """Begin a new run. Raises ConfigError when the directory already holds one."""
-        if (self.path / "command.json").exists():
+        if (self.path / COMMAND).exists():
             raise ConfigError(
                 f"run.dir={self.path} already holds a run; continue it with `megaent resume {self.path}`, or "
                 "choose another run.dir"
@@ -49,9 +44,7 @@ class RunDirectory:
             raise ConfigError(f"run.dir={self.path} cannot be made: {error}") from error
         replace_file(self.path / "config.yaml", config_yaml)
         replace_file(self.path / "method.txt", method + "\n")
-        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        command = {"overrides": list(overrides), "environment": environment, "threads": threads}
-        replace_file(self.path / "command.json", json.dumps(command, indent=2) + "\n")
+        replace_file(self.path / COMMAND, render_command(overrides, threads=threads))
 
     def cut_after(self, step: int) -> None:
         """Forget what was recorded of steps that will be trained again."""
@@ -60,18 +53,6 @@ class RunDirectory:
             parts = re.split(r"(?m)^(?=## step )", self.responses.read_text(encoding="utf-8"))
             kept = [part for part in parts if _step_of(part) <= step]
             replace_file(self.responses, "".join(kept))
-
-
-def read_command(path: Path) -> tuple[list[str], dict[str, str], int]:
-    """Overrides, environment and threads of the run in ``path``. Raises CheckpointError without one."""
-    file = path / "command.json"
-    try:
-        command = json.loads(file.read_text())
-        return list(command["overrides"]), dict(command["environment"]), int(command["threads"])
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} holds no run: {file.name} is missing; give the directory of a run") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def _step_of(part: str) -> int:

@@ -14,8 +14,8 @@ from megaent.actor.megatron_actor import MegatronActor
 from megaent.actor.parallel import Layout, Replicas
 from megaent.data.prompts import PromptStream
 from megaent.data.task import Task, decode_groups
-from megaent.errors import NumericsError
-from megaent.evaluate import EvaluationSummary, summarise
+from megaent.errors import DataError, NumericsError
+from megaent.evaluate import EvaluationSummary, by_split, prompt_outcomes, summarise
 from megaent.experience.describe import describe
 from megaent.experience.pack import assign_minibatches, pack
 from megaent.objective.compose import Method, estimate
@@ -128,9 +128,12 @@ class Trainer:
             groups = self.grade(self.engine.generate(requests, sampling))
         batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
         batch = self.actor.score(batch, temperature=sampling.temperature)
-        described, _ = describe(batch, Replicas(self.layout), vocab_size=self.vocab_size)
-        everyone = self.layout.gather_objects(self.layout.share(groups if self.layout.is_leader else None))
-        return summarise(everyone, described["entropy/mean"])
+        outcomes = self.layout.gather_over_replicas(prompt_outcomes(batch))
+        if not outcomes:
+            raise DataError("there is no held-out prompt to evaluate on; give data.eval_path or raise evaluate.prompts")
+        return {"all": summarise(outcomes)} | {
+            split: summarise(part) for split, part in by_split(outcomes).items() if split
+        }
 
     # ------------------------------------------------------------ small parts
 

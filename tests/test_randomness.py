@@ -92,5 +92,5 @@ def test_purposes_have_seeds_of_their_own() -> None:
 
 
 def test_a_seed_is_the_same_on_every_machine() -> None:
-    # printf 'int:0\x1fstr:rollout\x1fint:1\x1fstr:gsm8k/17\x1fint:3' | b2sum -l 64, bytes from the last to the first
+    # b2sum -l 64 of int:0, str:rollout, int:1, str:gsm8k/17, int:3 joined by \x1f, read little-endian.
     assert draw_seed(0, "rollout", 1, "gsm8k/17", 3) == 0x06825A294248AFE6 >> 1

@@ -103,14 +103,6 @@ class Layout:
             dist.all_gather_object(parts, value)
         return parts
 
-    def gather_to_rank_0(self, value: Shared) -> list[Shared]:
-        """Every rank's ``value`` on rank 0, nothing elsewhere."""
-        if self.world_size == 1:
-            return [value]
-        parts: list[Shared] | None = [value] * self.world_size if self.rank == 0 else None
-        dist.gather_object(value, parts, dst=0)
-        return parts or []
-
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()

@@ -1,14 +1,22 @@
-"""From packed responses to model inputs and back: each response token is predicted once, where it should be."""
+"""From packed responses to model inputs: each response token is predicted once, and in its place."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 import torch
 from support.builders import group, scored
 
-from megaent.actor.microbatch import build_microbatch, sequence_lengths, split_microbatches
+from megaent.actor.microbatch import (
+    Microbatch,
+    build_microbatch,
+    pack_multiple,
+    padded_length,
+    sequence_lengths,
+    split_microbatches,
+)
 from megaent.errors import ConfigError
 from megaent.types import Experience
 
@@ -29,6 +37,13 @@ def batch() -> Experience:
 LAYOUTS = [(cp, tp) for cp in (1, 2, 4) for tp in (1, 2)]
 
 
+def build(
+    batch: Experience, responses: list[int], *, cp: int, cp_rank: int, tp: int, at_least: int = 0
+) -> Microbatch:
+    multiple = pack_multiple(cp=cp, tp=tp)
+    return build_microbatch(batch, responses, cp=cp, cp_rank=cp_rank, multiple=multiple, at_least=at_least)
+
+
 def whole_sequence(batch: Experience, response: int) -> list[int]:
     prompt = batch.prompts[int(batch.group[response])].tokens
     return [*prompt, *batch.token[batch.owner == response].tolist()]
@@ -39,7 +54,7 @@ def whole_sequence(batch: Experience, response: int) -> list[int]:
 def test_context_ranks_together_predict_each_response_token_once(
     batch: Experience, responses: list[int], cp: int, tp: int
 ) -> None:
-    parts = [build_microbatch(batch, responses, cp=cp, cp_rank=rank, tp=tp) for rank in range(cp)]
+    parts = [build(batch, responses, cp=cp, cp_rank=rank, tp=tp) for rank in range(cp)]
     places = [place for part in parts for place in part.place.tolist()]
     expected = [t for t in range(batch.num_tokens) if int(batch.owner[t]) in responses]
     assert sorted(places) == expected
@@ -50,7 +65,7 @@ def test_context_ranks_together_predict_each_response_token_once(
 @pytest.mark.parametrize(("cp", "tp"), LAYOUTS)
 def test_a_row_reads_the_token_before_its_target(batch: Experience, cp: int, tp: int) -> None:
     for rank in range(cp):
-        part = build_microbatch(batch, list(range(8)), cp=cp, cp_rank=rank, tp=tp)
+        part = build(batch, list(range(8)), cp=cp, cp_rank=rank, tp=tp)
         for row, place in zip(part.row.tolist(), part.place.tolist(), strict=True):
             response = int(batch.owner[place])
             sequence = whole_sequence(batch, response)
@@ -65,13 +80,11 @@ def test_a_row_reads_the_token_before_its_target(batch: Experience, cp: int, tp:
 def test_every_prompt_and_response_token_is_read_at_its_position(batch: Experience, cp: int, tp: int) -> None:
     """Each sequence but its last token, whichever rank reads it; what else is read is token 0 of padding."""
     responses = [0, 2, 4, 6]
-    parts = [build_microbatch(batch, responses, cp=cp, cp_rank=rank, tp=tp) for rank in range(cp)]
+    parts = [build(batch, responses, cp=cp, cp_rank=rank, tp=tp) for rank in range(cp)]
     found: Counter = Counter()
     for part in parts:
         start = 0
-        for number, (left, right) in enumerate(
-            zip(part.packed.borders[:-1], part.packed.borders[1:], strict=True)
-        ):
+        for number, (left, right) in enumerate(itertools.pairwise(part.packed.borders)):
             width = (right - left) // cp
             columns = slice(start, start + width)
             positions, tokens = part.position_ids[0, columns].tolist(), part.input_ids[0, columns].tolist()
@@ -92,7 +105,7 @@ def test_every_prompt_and_response_token_is_read_at_its_position(batch: Experien
 @pytest.mark.parametrize("responses", [[0, 1, 2, 3, 4, 5, 6, 7], [5], []])
 def test_packs_divide_as_the_layout_needs(batch: Experience, responses: list[int], cp: int, tp: int) -> None:
     for rank in range(cp):
-        part = build_microbatch(batch, responses, cp=cp, cp_rank=rank, tp=tp)
+        part = build(batch, responses, cp=cp, cp_rank=rank, tp=tp)
         borders = part.packed.borders
         assert part.input_ids.shape == part.position_ids.shape == (1, borders[-1] // cp)
         assert part.input_ids.shape[1] > 0, "a pack is never empty"
@@ -100,14 +113,29 @@ def test_packs_divide_as_the_layout_needs(batch: Experience, responses: list[int
         assert all(border % (2 * cp if cp > 1 else 1) == 0 for border in borders)
         assert part.packed.cu_seqlens_q.tolist() == part.packed.cu_seqlens_kv.tolist() == list(borders)
         assert part.packed.cu_seqlens_q.dtype == torch.int32
-        longest = max(b - a for a, b in zip(borders[:-1], borders[1:], strict=True))
+        longest = max(b - a for a, b in itertools.pairwise(borders))
         assert part.packed.max_seqlen_q == part.packed.max_seqlen_kv == longest
         assert [x.dtype for x in (part.row, part.target, part.place)] == [torch.int64] * 3
 
 
+@pytest.mark.parametrize(("cp", "tp"), LAYOUTS)
+@pytest.mark.parametrize("responses", [[0, 1, 2, 3, 4, 5, 6, 7], [5], []])
+@pytest.mark.parametrize("at_least", [0, 1, 48, 160])
+def test_the_length_of_a_pack_is_known_before_it_is_built(
+    batch: Experience, responses: list[int], cp: int, tp: int, at_least: int
+) -> None:
+    multiple = pack_multiple(cp=cp, tp=tp)
+    expected = padded_length(sequence_lengths(batch), responses, cp=cp, multiple=multiple)
+    part = build(batch, responses, cp=cp, cp_rank=cp - 1, tp=tp, at_least=at_least)
+    assert part.packed.borders[-1] == max(expected, -(-at_least // multiple) * multiple)
+    plain = build(batch, responses, cp=cp, cp_rank=cp - 1, tp=tp)
+    for name in ("row", "target", "place"):
+        assert torch.equal(getattr(part, name), getattr(plain, name)), "longer padding teaches nothing"
+
+
 def test_context_ranks_share_the_work_of_causal_attention(batch: Experience) -> None:
     """Zig-zag order: the sum of positions, which is the work, is the same on every rank."""
-    parts = [build_microbatch(batch, list(range(8)), cp=4, cp_rank=rank, tp=1) for rank in range(4)]
+    parts = [build(batch, list(range(8)), cp=4, cp_rank=rank, tp=1) for rank in range(4)]
     assert len({int(part.position_ids.sum()) for part in parts}) == 1
 
 

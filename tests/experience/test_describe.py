@@ -88,10 +88,8 @@ def test_the_share_of_the_top_fifth_is_that_of_the_sorted_tokens() -> None:
 def test_of_equal_entropies_a_fifth_of_the_tokens_holds_a_fifth(entropy: float) -> None:
     batch = batch_of(GROUPS)
     assert batch.entropy is not None
-    metrics, _ = describe(
-        replace(batch, entropy=torch.full_like(batch.entropy, entropy)), Alone(), vocab_size=VOCAB
-    )
-    assert metrics["entropy/p50"] == pytest.approx(entropy, rel=0.05)
+    batch = replace(batch, entropy=torch.full_like(batch.entropy, entropy))
+    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB)
     assert metrics["entropy/top20_share"] == pytest.approx(0.2, abs=0.01)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ def random_case(
     rng: torch.Generator,
     num_tokens: int,
     vocab: int,
-    hidden_size: int = 8,
+    width: int = 8,
     dtype: torch.dtype = torch.float32,
 ):
     hidden = torch.randn(num_tokens, width, generator=rng, dtype=torch.float64).to(dtype)
@@ -45,7 +47,7 @@ def test_values_and_gradients_at_odd_sizes(
     def plain(h: Tensor, w: Tensor) -> tuple[Tensor, ...]:
         return textbook(h @ w.T, target, temperature=0.8)
 
-    def ours(h: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    def ours(h: Tensor, w: Tensor) -> Sequence[Tensor | None]:
         return linear_logprob_entropy(h, w, target, temperature=0.8, mode=mode, workspace_bytes=2**20)
 
     values, grads = gradients(ours, hidden, weight, cotangents=cotangents)
@@ -199,7 +201,10 @@ def test_extras_are_those_of_the_logits(rng: torch.Generator) -> None:
     ],
 )
 def test_bad_arguments_are_refused_with_what_came(change: dict, message: str) -> None:
-    arguments = {"weight": torch.zeros(5, 3), "target": torch.zeros(2, dtype=torch.int64)} | change
+    arguments: dict[str, Any] = {
+        "weight": torch.zeros(5, 3),
+        "target": torch.zeros(2, dtype=torch.int64),
+    } | change
     with pytest.raises(ValueError, match=message):
         linear_logprob_entropy(
             torch.zeros(2, 3), arguments.pop("weight"), arguments.pop("target"), **arguments
@@ -252,7 +257,7 @@ def test_ranks_of_a_split_vocabulary_give_what_one_rank_gives(
         vocab_size=np.array(38),
     )
     ranks = run_ranks(tmp_path, len(widths))
-    options = {"temperature": 0.8, "vocab_size": 38, "ignore_index": -100}
+    options: dict[str, Any] = {"temperature": 0.8, "vocab_size": 38, "ignore_index": -100}
     plain, (dz,) = gradients(lambda z: logprob_entropy(z, target, **options), logits, cotangents=cotangents)
     linear, (dh, dw) = gradients(
         lambda h, w: linear_logprob_entropy(h, w, target, **options), hidden, weight, cotangents=cotangents

@@ -1,4 +1,4 @@
-"""Checkers that are killed, stopped or orphaned: each costs one wrong grade at most, and none stays behind."""
+"""Checkers that are killed, stopped or orphaned: each costs one wrong grade at most, and none is left."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,11 +28,13 @@ def textbook(logits_NV: Tensor, target_N: Tensor, *, temperature: float = 1.0) -
 
 
 def gradients(
-    compute: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, cotangents: tuple[Tensor, Tensor]
+    compute: Callable[..., Sequence[Tensor | None]], *inputs: Tensor, cotangents: Sequence[Tensor]
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
     """(log_prob, entropy) of ``compute`` and the gradients of ``sum(cotangent * output)``."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     log_prob_N, entropy_N = compute(*leaves)[:2]
+    assert log_prob_N is not None
+    assert entropy_N is not None
     outputs = (log_prob_N, entropy_N)
     weights = [c.to(x.dtype) for c, x in zip(cotangents, outputs, strict=True)]
     grads = torch.autograd.grad(outputs, leaves, weights)

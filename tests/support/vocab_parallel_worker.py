@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ def main(rank: int, size: int, folder: Path) -> None:
     hidden = inputs["hidden"].requires_grad_()
     weight = inputs["weight"][start:stop].clone().requires_grad_()
     logits = inputs["logits"][:, start:stop].clone().requires_grad_()
-    options = {
+    options: dict[str, Any] = {
         "temperature": 0.8,
         "vocab_start": start,
         "vocab_size": int(inputs["vocab_size"]),
@@ -43,6 +44,9 @@ def main(rank: int, size: int, folder: Path) -> None:
     for result in (from_logits, from_hidden):
         loss = (inputs["cotangents"][0] * result.log_prob + inputs["cotangents"][1] * result.entropy).sum()
         loss.backward()
+    assert logits.grad is not None
+    assert weight.grad is not None
+    assert hidden.grad is not None
     dist.all_reduce(hidden.grad)
     np.savez(
         folder / f"rank{rank}.npz",
