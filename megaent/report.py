@@ -21,7 +21,7 @@ from megaent.metrics import read_metrics, replace_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-EVALUATION_KEYS = ("accuracy", "accuracy_low", "accuracy_high", "mean_length", "mean_entropy", "pass_at_8")
+EVALUATION_KEYS = ("accuracy", "accuracy_low", "accuracy_high", "mean_length", "mean_entropy")  # and pass_at_8
 
 PANELS = (  # title, y label, (metric, label) drawn when it was reported
     ("Reward and accuracy", "per response", (("reward/mean", "reward"), ("accuracy/mean", "accuracy"))),
@@ -132,10 +132,11 @@ def _rows(before: Mapping[str, float], after: Mapping[str, float]) -> list[tuple
     def relative(key: str) -> str:
         return f"{after[key] / before[key] - 1:+.0%}" if before[key] else "-"
 
+    has_pass = "pass_at_8" in before and "pass_at_8" in after  # not with fewer than 8 responses a prompt
     return [
         row("accuracy", "accuracy", "{:.1%}", points("accuracy")),
         ("95 % interval", interval(before), interval(after), ""),
-        row("pass@8", "pass_at_8", "{:.1%}", points("pass_at_8")),
+        *([row("pass@8", "pass_at_8", "{:.1%}", points("pass_at_8"))] if has_pass else []),
         row("mean length, tokens", "mean_length", "{:.1f}", relative("mean_length")),
         row("mean entropy, nats", "mean_entropy", "{:.3f}", relative("mean_entropy")),
     ]
