@@ -1,4 +1,4 @@
-"""The ``megaent`` command. Heavy imports wait until a command needs them, and until the environment is set."""
+"""The ``megaent`` command. Heavy imports wait until a command needs them and the environment is set."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
             raise
         return _fail(f"{error.strerror or error}: {error.filename or ''}", 1)
     except ModuleNotFoundError as error:
-        return _fail(f"{error.name} is not installed; run ./scripts/setup, or pip install 'megaent[train]'", 8)
+        return _fail(
+            f"{error.name} is not installed; run ./scripts/setup, or pip install 'megaent[train]'", 8
+        )
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -75,7 +77,7 @@ def _train(words: list[str]) -> int:
     _quiet_libraries()
     if "-m" in words or "--multirun" in words:
         return _sweep(words)
-    from megaent.config import compose_config
+    from megaent.composition import compose_config
 
     overrides = [word for word in words if word != "--cfg"]
     config, text = compose_config(overrides)
@@ -104,7 +106,7 @@ def _resume(words: list[str]) -> int:
     record = read_command(path)
     os.environ.update({name: record.environment[name] for name in ENVIRONMENT if name in record.environment})
     _quiet_libraries()
-    from megaent.config import compose_config
+    from megaent.composition import compose_config
 
     everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
     everything += [f"run.dir={path}", f"run.threads={record.threads}", *words[1:]]

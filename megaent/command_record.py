@@ -43,6 +43,8 @@ def read_command(run: Path) -> CommandRecord:
             threads=int(record["threads"]),
         )
     except FileNotFoundError as error:
-        raise CheckpointError(f"{run} holds no run: {COMMAND} is missing; give the directory of a run") from error
+        raise CheckpointError(
+            f"{run} holds no run: {COMMAND} is missing; give the directory of a run"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""The schema of a run: typed dataclasses registered with Hydra, and the checks across fields.
+"""The schema of a run: typed dataclasses with the checks that each can make of its own fields.
 
 Everything that can be refused is refused here, before a model is built. Below the command line no
 function takes a configuration; each takes the values it needs.
@@ -6,22 +6,12 @@ function takes a configuration; each takes the values it needs.
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
-from typing import Any, Optional, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Optional
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
-from megaent import config_folder
 from megaent.errors import ConfigError
-from megaent.methods import METHODS, build_method
 
 # ---------------------------------------------------------------- checks
 
@@ -132,9 +122,7 @@ class ParallelConfig:
     @property
     def model_parallel_size(self) -> int:
         return (
-            self.tensor_model_parallel_size
-            * self.pipeline_model_parallel_size
-            * self.context_parallel_size
+            self.tensor_model_parallel_size * self.pipeline_model_parallel_size * self.context_parallel_size
         )
 
 
@@ -328,117 +316,3 @@ class TrainConfig:
             self.device in ("auto", "cpu", "cuda"),
             f"device must be auto, cpu or cuda, got {self.device!r}",
         )
-
-
-# ---------------------------------------------------------------- registration and composition
-
-ROOT = "train"
-
-
-def register() -> None:
-    """Put the schema, the groups and one typed node per method into Hydra's ConfigStore."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=TrainConfig)
-    for group, nodes in _GROUPS.items():
-        for name, node in nodes.items():
-            store.store(group=group, name=name, node=node)
-    for name, function in METHODS.items():
-        store.store(group="method", name=name, node=options_of(name, function), package=f"method.{name}")
-
-
-_GROUPS: dict[str, dict[str, type]] = {
-    "model": {"hf": ModelConfig, "demo": DemoModelConfig},
-    "data": {"chain_sum": ChainSumConfig, "addition": AdditionConfig, "jsonl": JsonlConfig},
-    "rollout": {"embedded": EmbeddedConfig, "fake": FakeConfig},
-}
-
-
-def options_of(name: str, function: Callable[..., object]) -> type:
-    """The keyword arguments of a method's function as a typed dataclass: defaults live there, once."""
-    hints = get_type_hints(function)
-    fields = [
-        (parameter.name, hints[parameter.name], field(default=parameter.default))
-        for parameter in inspect.signature(function).parameters.values()
-    ]
-    return make_dataclass(f"{name}_options", fields)
-
-
-def compose_config(overrides: Sequence[str]) -> tuple[TrainConfig, str]:
-    """The typed configuration of ``overrides`` and its YAML text.
-
-    Raises ConfigError for an unknown key (with the nearest known ones), a wrong type or a value that
-    a check refuses.
-    """
-    register()
-    expanded = expand_method_options(list(overrides))
-    try:
-        with initialize_config_dir(str(config_folder()), version_base="1.3"):
-            composed = compose(ROOT, overrides=expanded)
-    except HydraException as error:
-        raise ConfigError(_explain(error)) from error
-    return to_typed(composed), OmegaConf.to_yaml(composed)
-
-
-def to_typed(composed: DictConfig) -> TrainConfig:
-    """Dataclasses all the way down, checked; a missing value names its key."""
-    missing = sorted(OmegaConf.missing_keys(composed))
-    if missing:
-        raise ConfigError(f"{missing[0]} has no value; add {missing[0]}=… to the command")
-    try:
-        config = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    assert isinstance(config, TrainConfig), f"composed a {type(config).__name__}"
-    config.method = {name: asdict(options) for name, options in config.method.items()}
-    build_method(config.method)
-    check_run(config)
-    return config
-
-
-def check_run(config: TrainConfig) -> None:
-    """What only the whole configuration can tell."""
-    require(
-        config.optim.minibatches <= config.rollout.prompts_per_step,
-        f"optim.minibatches={config.optim.minibatches} exceeds rollout.prompts_per_step="
-        f"{config.rollout.prompts_per_step}: minibatches are whole groups; lower the first or raise the second",
-    )
-    is_demo = isinstance(config.model, DemoModelConfig)
-    require(
-        isinstance(config.data, ChainSumConfig) or not is_demo,
-        f"model=demo knows only the tokens of data=chain_sum, got data={config.data.name}; use model=hf model.path=…",
-    )
-
-
-def expand_method_options(overrides: list[str]) -> list[str]:
-    """``method.coef=1`` is short for ``method.<name>.coef=1`` when there is one method."""
-    chosen = [o.split("=", 1)[1] for o in overrides if o.startswith("method=")]
-    name = chosen[-1].strip("[]") if chosen else "grpo"
-
-    def expand(override: str) -> str:
-        match = re.match(r"method\.(\w+)(?=[=])", override)
-        is_short = match is not None and match.group(1) not in METHODS
-        return f"method.{name}.{override.removeprefix('method.')}" if is_short else override
-
-    return [expand(override) for override in overrides]
-
-
-def _explain(error: Exception) -> str:
-    """Hydra's own words, with the nearest known keys for a mistyped one and the cause of a wrong type."""
-    text = " ".join(str(error).split())
-    unknown = re.search(r"Could not override '([\w.]+)'|Key '(\w+)' (?:is not in struct|not in)", text)
-    if unknown is not None:
-        path = unknown.group(1) or unknown.group(2)
-        near = difflib.get_close_matches(path.split(".")[-1], sorted(_known_keys()), n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        return f"there is no configuration key {path!r}; {hint}`megaent train --cfg` prints them all"
-    cause = error.__cause__
-    if cause is not None:
-        text += ": " + " ".join(str(cause).split()).split(" full_key")[0]
-    return text.split(" Config search path")[0]
-
-
-def _known_keys() -> set[str]:
-    nodes: list[type] = [node for group in _GROUPS.values() for node in group.values()]
-    nodes += [TrainConfig, RunConfig, CheckpointConfig, EvaluateConfig, OptimConfig, ParallelConfig]
-    nodes += [options_of(name, function) for name, function in METHODS.items()]
-    return {item.name for node in nodes for item in fields(node)}

@@ -69,8 +69,8 @@ def summarise(outcomes: Sequence[PromptOutcome]) -> EvaluationSummary:
     entropy = sum(outcome.entropy for outcome in outcomes)
     if not math.isfinite(entropy):
         raise NumericsError(
-            f"the entropy of an evaluation must be finite, got {entropy}; look at the last update's grad/norm "
-            "and loss"
+            f"the entropy of an evaluation must be finite, got {entropy}; look at the last update's "
+            "grad/norm and loss"
         )
     correct_PG = _correctness(outcomes)
     low, high = accuracy_interval(correct_PG)

@@ -21,7 +21,13 @@ from megaent.metrics import read_metrics, replace_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-EVALUATION_KEYS = ("accuracy", "accuracy_low", "accuracy_high", "mean_length", "mean_entropy")  # and pass_at_8
+EVALUATION_KEYS = (
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "mean_length",
+    "mean_entropy",
+)  # and pass_at_8
 
 PANELS = (  # title, y label, (metric, label) drawn when it was reported
     ("Reward and accuracy", "per response", (("reward/mean", "reward"), ("accuracy/mean", "accuracy"))),

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,9 +20,9 @@ from megaent.config import TrainConfig
 from megaent.errors import CheckpointError
 from megaent.evaluate import EvaluationSummary
 from megaent.launch import build_trainer, check_before_building, join, model_folder, run_path
+from megaent.metrics import replace_file
 from megaent.progress import Progress
 from megaent.report import before_after_markdown, before_after_table, draw_curves, write_summary
-from megaent.metrics import replace_file
 from megaent.run_directory import Recorder, RunDirectory, log_to
 from megaent.trainer import Trainer
 
@@ -154,11 +155,13 @@ class Run:
         return done
 
     def _load(self, path: Path) -> int:
-        state = read_state(path)
+        state: dict[str, Any] = dict(read_state(path))
         actor = self.trainer.actor
         mine = dataclasses.asdict(actor.architecture)
         if state["architecture"] != mine:
-            raise CheckpointError(f"{path} is of another model: {state['architecture']}, this run's is {mine}")
+            raise CheckpointError(
+                f"{path} is of another model: {state['architecture']}, this run's is {mine}"
+            )
         load_state(actor, path / "model")
         actor.optimizer_steps = int(state["optimizer_steps"])
         self.before = state["before"]

@@ -22,6 +22,7 @@ from megaent.experience.describe import histogram_edges
 from megaent.metrics import JsonLinesWriter, TensorBoardWriter, replace_file, truncate_after
 from megaent.trainer import StepReport
 
+
 class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,7 +65,13 @@ class Recorder:
     """Writes each finished step into the run directory."""
 
     def __init__(
-        self, directory: RunDirectory, *, first_step: int, vocab_size: int, tensorboard: bool, responses_kept: int
+        self,
+        directory: RunDirectory,
+        *,
+        first_step: int,
+        vocab_size: int,
+        tensorboard: bool,
+        responses_kept: int,
     ) -> None:
         self._directory = directory
         self._lines = JsonLinesWriter(directory.metrics)
@@ -105,7 +112,8 @@ def render_responses(step: int, report: StepReport, count: int) -> str:
         mean = float(entropy.mean()) if entropy.numel() else 0.0
         lines += [
             f"reward {grade.reward:g} · {len(response.tokens)} tokens · {response.finish} · "
-            f"entropy {mean:.3f} nats · answer {group.prompt.answer!r}" + (f" · {grade.note}" if grade.note else ""),
+            f"entropy {mean:.3f} nats · answer {group.prompt.answer!r}"
+            + (f" · {grade.note}" if grade.note else ""),
             _fenced(group.prompt.text),
             _fenced(response.text),
         ]

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from megaent import config_folder
-from megaent.config import ROOT, expand_method_options, register, to_typed
+from megaent.composition import ROOT, expand_method_options, register, to_typed
 from megaent.errors import MegaentError
 
 

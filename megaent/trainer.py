@@ -70,7 +70,9 @@ class Trainer:
         described, histogram = describe(batch, Replicas(self.layout), vocab_size=self.vocab_size)
         metrics |= described | {"version": float(step)}
         self._check_mismatch(metrics)
-        metrics |= self.clock.take() | _rates(metrics, self.clock.last) | {"memory/peak_gib": peak_memory_gib()}
+        metrics |= (
+            self.clock.take() | _rates(metrics, self.clock.last) | {"memory/peak_gib": peak_memory_gib()}
+        )
         return StepReport(metrics=metrics, groups=groups, batch=batch, entropy_histogram=histogram)
 
     # ------------------------------------------------------------ the verbs
@@ -79,7 +81,9 @@ class Trainer:
         """This leader's share of the step's prompts, continued; peers have none."""
         if self.engine is None:
             return []
-        mine = [item for item in self.stream.take(step - 1) if item[0] % self.layout.dp == self.layout.dp_rank]
+        mine = [
+            item for item in self.stream.take(step - 1) if item[0] % self.layout.dp == self.layout.dp_rank
+        ]
         return self.engine.generate(self._requests(mine, "rollout", step, self.group_size), self.sampling)
 
     def grade(self, groups: list[Group]) -> list[Group]:
@@ -92,7 +96,7 @@ class Trainer:
             batch, temperature=self.sampling.temperature, with_reference=self.method.needs_reference
         )
 
-    def estimate(self, batch: Experience):  # noqa: ANN201 - (TokenTerms, Metrics)
+    def estimate(self, batch: Experience):
         indices = self.layout.gather_over_replicas(batch.index.tolist())
         minibatch_P = assign_minibatches(batch.index, indices, self.num_minibatches)
         return estimate(
@@ -103,7 +107,7 @@ class Trainer:
             population=Replicas(self.layout),
         )
 
-    def update(self, batch: Experience, terms) -> Metrics:  # noqa: ANN001 - TokenTerms
+    def update(self, batch: Experience, terms) -> Metrics:
         return self.actor.update(
             batch,
             terms,
@@ -130,7 +134,9 @@ class Trainer:
         batch = self.actor.score(batch, temperature=sampling.temperature)
         outcomes = self.layout.gather_over_replicas(prompt_outcomes(batch))
         if not outcomes:
-            raise DataError("there is no held-out prompt to evaluate on; give data.eval_path or raise evaluate.prompts")
+            raise DataError(
+                "there is no held-out prompt to evaluate on; give data.eval_path or raise evaluate.prompts"
+            )
         return {"all": summarise(outcomes)} | {
             split: summarise(part) for split, part in by_split(outcomes).items() if split
         }
@@ -153,7 +159,7 @@ class Trainer:
             for index, prompt in items
         ]
 
-    def _measured(self, name: str, call: Callable):  # noqa: ANN202
+    def _measured(self, name: str, call: Callable):
         with self.clock.measure(name):
             return call()
 
@@ -161,8 +167,8 @@ class Trainer:
         found = metrics["mismatch/mean_abs"]
         if self.mismatch_limit and found > self.mismatch_limit:
             raise NumericsError(
-                f"engine and trainer disagree: mean |log_prob_old - log_prob_engine| is {found:.2e} nats, above "
-                f"rollout.mismatch_limit={self.mismatch_limit:.2e}; compare rollout.dtype with model.dtype"
+                f"engine and trainer disagree: mean |log_prob_old - log_prob_engine| is {found:.2e} nats, "
+                f"above rollout.mismatch_limit={self.mismatch_limit:.2e}; compare rollout.dtype with model.dtype"
             )
 
 

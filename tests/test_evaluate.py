@@ -10,20 +10,23 @@ import statistics
 
 import pytest
 import torch
+from support.builders import group
 from torch import Tensor
 
 from megaent.errors import NumericsError
 from megaent.evaluate import (
+    PromptOutcome,
     accuracy_interval,
     avg_at_k,
     by_split,
     pass_at_k,
+    prompt_outcomes,
     std_at_k,
     student_quantile,
     summarise,
     worst_at_k,
 )
-from megaent.types import Grade, Group, Prompt, Response
+from megaent.experience.pack import pack
 
 
 def correct(*rows: str) -> Tensor:
@@ -31,16 +34,14 @@ def correct(*rows: str) -> Tensor:
     return torch.tensor([[mark == "1" for mark in row] for row in rows])
 
 
-def group(marks: str, *, split: str = "", lengths: tuple[int, ...] = ()) -> Group:
-    lengths = lengths or (1,) * len(marks)
-    return Group(
-        index=0,
-        prompt=Prompt(id=marks, tokens=(1,), text="", answer="", split=split),
-        responses=tuple(
-            Response(tokens=(7,) * length, log_prob=(-1.0,) * length, finish="stop", version=0)
-            for length in lengths
-        ),
-        grades=tuple(Grade(reward=float(mark), correct=mark == "1") for mark in marks),
+def outcome(
+    marks: str, *, split: str = "", lengths: tuple[int, ...] = (), entropy: float = 0.0
+) -> PromptOutcome:
+    return PromptOutcome(
+        split=split,
+        correct=tuple(mark == "1" for mark in marks),
+        length=lengths or (1,) * len(marks),
+        entropy=entropy,
     )
 
 
@@ -186,40 +187,53 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 # ---------------------------------------------------------------- the summary
 
 
-def test_a_summary_states_what_its_groups_hold() -> None:
-    groups = [group("11100000", lengths=(1, 2, 3, 4, 5, 6, 7, 8)), group("00000000", lengths=(4,) * 8)]
-    summary = summarise(groups, 0.25)
+def test_a_summary_states_what_its_prompts_hold() -> None:
+    prompts = [
+        outcome("11100000", lengths=(1, 2, 3, 4, 5, 6, 7, 8), entropy=9.0),
+        outcome("00000000", lengths=(4,) * 8, entropy=8.0),
+    ]
+    summary = summarise(prompts)
     assert summary.accuracy == 3 / 16
     assert (summary.accuracy_low, summary.accuracy_high) == accuracy_interval(correct("11100000", "00000000"))
     assert summary.mean_length == (36 + 32) / 16
-    assert summary.mean_entropy == 0.25
+    assert summary.mean_entropy == 17 / 68
     assert summary.pass_at_8 == 0.5
     assert (summary.num_prompts, summary.group_size) == (2, 8)
 
 
 def test_eight_are_estimated_from_more_and_never_from_fewer() -> None:
-    assert summarise([group("1" + "0" * 15)], 0.0).pass_at_8 == pytest.approx(0.5, abs=1e-15)
-    few = summarise([group("1111111")], 0.0)
+    assert summarise([outcome("1" + "0" * 15)]).pass_at_8 == pytest.approx(0.5, abs=1e-15)
+    few = summarise([outcome("1111111")])
     assert few.pass_at_8 is None
     assert all(math.isfinite(value) for value in dataclasses.astuple(few) if value is not None)
 
 
 def test_a_summary_takes_no_entropy_that_is_not_finite() -> None:
     with pytest.raises(NumericsError, match="must be finite, got nan"):
-        summarise([group("10")], float("nan"))
+        summarise([outcome("10", entropy=float("nan"))])
 
 
-@pytest.mark.parametrize(
-    "groups", [[], [group("10"), group("100")], [dataclasses.replace(group("10"), grades=())]]
-)
-def test_a_summary_needs_graded_groups_of_one_size(groups: list[Group]) -> None:
-    with pytest.raises(ValueError, match="graded groups of one size"):
-        summarise(groups, 0.0)
+@pytest.mark.parametrize("prompts", [[], [outcome("10"), outcome("100")], [outcome("")]])
+def test_a_summary_needs_equally_many_responses(prompts: list[PromptOutcome]) -> None:
+    with pytest.raises(ValueError, match="equally many responses"):
+        summarise(prompts)
 
 
 def test_splits_are_apart_and_in_order() -> None:
-    groups = [group("10", split="hard"), group("11", split="easy"), group("00", split="hard")]
-    splits = by_split(groups)
+    prompts = [outcome("10", split="hard"), outcome("11", split="easy"), outcome("00", split="hard")]
+    splits = by_split(prompts)
     assert list(splits) == ["easy", "hard"]
-    assert splits == {"easy": [groups[1]], "hard": [groups[0], groups[2]]}
-    assert summarise(splits["hard"], 0.0).accuracy == 0.25
+    assert splits == {"easy": [prompts[1]], "hard": [prompts[0], prompts[2]]}
+    assert summarise(splits["hard"]).accuracy == 0.25
+
+
+def test_outcomes_are_read_off_a_scored_batch() -> None:
+    groups = [group(0, [1.0, 0.0], [3, 1]), group(1, [1.0], [2])]
+    batch = dataclasses.replace(
+        pack(groups),
+        entropy=torch.tensor([0.5, 0.25, 1.0, 2.0, 3.0, 4.0]),
+        correct=torch.tensor([True, False, True]),
+    )
+    first, second = prompt_outcomes(batch)
+    assert (first.correct, first.length, first.entropy) == ((True, False), (3, 1), 3.75)
+    assert (second.correct, second.length, second.entropy) == ((True,), (2,), 7.0)

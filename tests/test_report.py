@@ -57,12 +57,18 @@ def test_the_summary_holds_both_evaluations_and_the_time(tmp_path: Path) -> None
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("key", sorted(BEFORE))
+@pytest.mark.parametrize("key", sorted(BEFORE.keys() - {"pass_at_8"}))
 def test_a_summary_without_one_of_its_numbers_is_refused(tmp_path: Path, key: str) -> None:
     after = {name: value for name, value in AFTER.items() if name != key}
     with pytest.raises(ValueError, match=rf"after must have .* lacks {key}"):
         write_summary(tmp_path / "summary.json", BEFORE, after, seconds=1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pass_at_8_is_left_out_where_there_were_fewer_responses() -> None:
+    few = {name: value for name, value in AFTER.items() if name != "pass_at_8"}
+    assert "pass@8" in before_after_markdown(BEFORE, AFTER)
+    assert "pass@8" not in before_after_markdown(BEFORE, few)
 
 
 def test_smoothing_is_the_weighted_mean_of_its_definition() -> None:

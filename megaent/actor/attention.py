@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -118,7 +119,7 @@ class PackedAttention(MegatronModule):
         values = gather(v_NHD, tensor_parallel_output_grad=True, group=self.cp_group)
         local = q_NHD.shape[0]
         outputs = []
-        for start, stop in zip(borders[:-1], borders[1:], strict=True):
+        for start, stop in pairwise(borders):
             mine = slice(start // size, stop // size)
             rows_K = torch.cat([torch.arange(mine.start, mine.stop) + r * local for r in range(size)])
             place_K = torch.cat([zigzag_places(stop - start, r, size) for r in range(size)])
@@ -134,7 +135,7 @@ class PackedAttention(MegatronModule):
 def length_buckets(borders: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
     """Sequences of 2^(i-1) < length <= 2^i together: (row of each place, is it real), each [B, L]."""
     by_power: dict[int, list[tuple[int, int]]] = {}
-    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+    for start, stop in pairwise(borders):
         if stop > start:
             by_power.setdefault((stop - start - 1).bit_length(), []).append((start, stop - start))
     buckets = []

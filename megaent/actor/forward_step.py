@@ -33,10 +33,10 @@ def run_model(model: torch.nn.Module, microbatch: Microbatch, temperature: float
 def scoring_step(statistics: Tensor, temperature: float) -> Callable:
     """A forward step that writes log_prob and entropy into ``statistics`` [2, T] at the tokens' places."""
 
-    def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):  # noqa: ANN202
+    def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):
         microbatch = next(microbatches)
 
-        def keep(output: Tensor):  # noqa: ANN202
+        def keep(output: Tensor):
             statistics[:, microbatch.place] = output.detach()
             return output.sum(), _count(microbatch), {}
 
@@ -50,10 +50,10 @@ def training_step(
 ) -> Callable:
     """A forward step whose loss is ``sum(weight * token_loss)`` over the microbatch's tokens."""
 
-    def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):  # noqa: ANN202
+    def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):
         microbatch = next(microbatches)
 
-        def weighted_loss(output: Tensor):  # noqa: ANN202
+        def weighted_loss(output: Tensor):
             view = view_tokens(batch, terms, output, microbatch.place)
             loss_N, metrics = token_loss(torch.zeros_like(view.log_prob), view)
             weight_N = terms.weight[microbatch.place]

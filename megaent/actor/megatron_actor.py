@@ -7,7 +7,7 @@ decides only who computes what.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,14 +112,21 @@ class MegatronActor:
             place = int((~torch.isfinite(statistics)).any(0).nonzero()[0])
             raise NumericsError(
                 f"the policy's log-prob and entropy of token {place} of the batch are "
-                f"{statistics[:, place].tolist()}; expected finite numbers: lower optim.lr or raise the precision"
+                f"{statistics[:, place].tolist()}; expected finite numbers: lower optim.lr or "
+                "raise the precision"
             )
         return statistics[0], statistics[1]
 
     # ------------------------------------------------------------ update
 
     def update(
-        self, batch: Experience, terms: TokenTerms, method: Method, *, temperature: float, num_minibatches: int
+        self,
+        batch: Experience,
+        terms: TokenTerms,
+        method: Method,
+        *,
+        temperature: float,
+        num_minibatches: int,
     ) -> Metrics:
         """One optimiser step a minibatch; returns the metrics of the step on every rank.
 
@@ -143,9 +150,13 @@ class MegatronActor:
             self.optimizer_steps += 1
         metrics = self._reduce(sums)
         _check_finite(metrics, norms)
-        return metrics | {"grad/norm": max(norms, default=0.0), "lr": lr, "optimizer/steps": float(len(norms))}
+        return metrics | {
+            "grad/norm": max(norms, default=0.0),
+            "lr": lr,
+            "optimizer/steps": float(len(norms)),
+        }
 
-    def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: object) -> float:
+    def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: Callable) -> float:
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
@@ -164,9 +175,13 @@ class MegatronActor:
     # ------------------------------------------------------------ shared by both
 
     def _packs(self, batch: Experience, responses: list[int]) -> list[list[int]]:
-        return split_microbatches(responses, sequence_lengths(batch), self.options.microbatch_tokens)
+        unit = 2 * self.layout.cp if self.layout.cp > 1 else 1
+        lengths = [-(-length // unit) * unit for length in sequence_lengths(batch)]
+        return split_microbatches(responses, lengths, self.options.microbatch_tokens)
 
-    def _run(self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool) -> None:
+    def _run(
+        self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool
+    ) -> None:
         packs = packs + [[]] * (self._whole_rounds(len(packs)) - len(packs))
         layout = self.layout
         multiple = pack_multiple(cp=layout.cp, tp=layout.tp if layout.sequence_parallel else 1)
@@ -230,7 +245,9 @@ class MegatronActor:
 
     def _reference_weights(self) -> list[Tensor]:
         if self._reference is None:
-            raise ConfigError("a reference policy was asked for, but none was kept; call keep_reference first")
+            raise ConfigError(
+                "a reference policy was asked for, but none was kept; call keep_reference first"
+            )
         return self._reference
 
 

@@ -32,13 +32,13 @@ class _TorchOnCpu(ModuleType):
     def __init__(self) -> None:
         super().__init__("torch")
 
-    def __getattr__(self, name: str):  # noqa: ANN204
+    def __getattr__(self, name: str):
         value = getattr(torch, name)
         if name not in _FACTORIES:
             return value
 
         @functools.wraps(value)
-        def on_cpu(*args, **kwargs):  # noqa: ANN002, ANN003, ANN202
+        def on_cpu(*args, **kwargs):
             device = kwargs.get("device")
             if device is not None and torch.device(device).type == "cuda":
                 kwargs["device"] = CPU
@@ -73,7 +73,7 @@ def tensor_type() -> None:
     plain = torch.Tensor.type
     names = {f"torch.{kind}Tensor": f"torch.cuda.{kind}Tensor" for kind in ("Float", "Half", "BFloat16")}
 
-    def type_(self, dtype=None, *args, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN202
+    def type_(self, dtype=None, *args, **kwargs):
         result = plain(self, *(() if dtype is None else (dtype,)), *args, **kwargs)
         return names.get(result, result) if isinstance(result, str) else result
 
@@ -100,7 +100,7 @@ def gradient_norm() -> None:
     )
 
 
-def _clip_by_total_norm(parameters, max_norm, total_norm, use_decoupled_grad=False) -> None:  # noqa: ANN001
+def _clip_by_total_norm(parameters, max_norm, total_norm, use_decoupled_grad=False) -> None:
     """Megatron's rule, ``max_norm / (total_norm + 1e-6)``, for gradients of any floating type."""
     if use_decoupled_grad:
         raise ValueError("decoupled gradients exist only with precision-aware optimizers on a GPU")
@@ -133,7 +133,7 @@ def random_states() -> None:
     random.CudaRNGStatesTracker.fork = _fork_stream
 
 
-def _add_stream(self, name: str, seed: int) -> None:  # noqa: ANN001
+def _add_stream(self, name: str, seed: int) -> None:
     if name in self.states_ or seed in self.seeds_:
         raise ValueError(f"random stream {name!r} with seed {seed} exists already")
     self._is_initialized = True
@@ -142,7 +142,7 @@ def _add_stream(self, name: str, seed: int) -> None:  # noqa: ANN001
 
 
 @contextlib.contextmanager
-def _fork_stream(self, name: str = "model-parallel-rng") -> Iterator[None]:  # noqa: ANN001
+def _fork_stream(self, name: str = "model-parallel-rng") -> Iterator[None]:
     outside = torch.get_rng_state()
     torch.set_rng_state(self.states_[name])
     try:
@@ -167,9 +167,7 @@ ADAPTATIONS: dict[str, Adaptation] = {
     "tensor_cuda": Adaptation(
         tensor_cuda, ((_CORE + "models.common.language_module.language_module", ".cuda()"),)
     ),
-    "tensor_type": Adaptation(
-        tensor_type, ((_CORE + "optimizer.optimizer", "'torch.cuda.FloatTensor'"),)
-    ),
+    "tensor_type": Adaptation(tensor_type, ((_CORE + "optimizer.optimizer", "'torch.cuda.FloatTensor'"),)),
     "schedules": Adaptation(schedules, ((_CORE + "pipeline_parallel.schedules", 'device="cuda"'),)),
     "optimizer": Adaptation(
         optimizer,

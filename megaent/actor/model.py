@@ -155,9 +155,12 @@ class PolicyModel(GPTModel):
         target: Tensor,
         temperature: float,
     ) -> Tensor:
-        """On the last stage [2, n]: log_prob and entropy of ``target`` [n] at ``row`` [n]; else hidden states."""
+        """On the last stage [2, n]: log_prob and entropy of ``target`` [n] at ``row`` [n]; else hidden."""
         hidden = super().forward(
-            input_ids, position_ids, attention_mask=None, packed_seq_params=packed  # type: ignore[arg-type]
+            input_ids,
+            position_ids,
+            attention_mask=None,
+            packed_seq_params=packed,  # type: ignore[arg-type]
         )
         if not self.post_process:
             return hidden

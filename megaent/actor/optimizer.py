@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.optimizer import MegatronOptimizer
 from megatron.core.transformer.module import Float16Module
@@ -75,7 +79,7 @@ def build_optimizer(
     return optimizer
 
 
-def _finalize(model, num_tokens=None, **kwargs) -> None:  # noqa: ANN001, ANN003
+def _finalize(model, num_tokens=None, **kwargs) -> None:
     """Megatron's gradient sums without its division: the loss weights carry the normalisation exactly."""
     finalize_model_grads(model, None, **kwargs)
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 from torch import Tensor
-from torch.distributed import HashStore, ProcessGroup
+from torch.distributed import ProcessGroup
 
 from megaent.actor import megatron_cpu
 from megaent.errors import ConfigError
@@ -201,7 +201,7 @@ def _init_process_group(size: int, device: torch.device, timeout_s: float) -> No
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_s)
     if size == 1 and "MASTER_ADDR" not in os.environ:
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     else:
         dist.init_process_group(backend, timeout=timeout)
 

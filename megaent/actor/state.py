@@ -80,7 +80,9 @@ def _sharded_state(actor: MegatronActor, *, is_loading: bool) -> dict:
     for number, model in enumerate(actor.models):
         part = model.sharded_state_dict(metadata=metadata)
         state[f"model{number}"] = part
-        weights |= part if len(actor.models) == 1 else {f"{number}.{key}": value for key, value in part.items()}
+        weights |= (
+            part if len(actor.models) == 1 else {f"{number}.{key}": value for key, value in part.items()}
+        )
     state["optimizer"] = actor.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=metadata)
     return state
 

@@ -19,8 +19,8 @@ from megaent.config import JsonlConfig
 from megaent.data.task import Task
 from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
 from megaent.errors import DataError
+from megaent.final_answer import read_key
 from megaent.randomness import draw_seed
-from megaent.reward.final_answer import read_key
 from megaent.types import Prompt
 
 QUESTION_KEYS = ("question", "problem", "prompt", "input")
@@ -58,7 +58,7 @@ def load_jsonl(config: JsonlConfig, model_path: Path, *, max_prompt_tokens: int)
         text = "\n".join(filter(None, [row.question, config.instruction]))
         if config.template == "chat":
             message = [{"role": "user", "content": text}]
-            text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            text = str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
             # The template writes the special tokens itself.
             tokens = tokenizer(text, add_special_tokens=False).input_ids
         else:

@@ -40,8 +40,8 @@ def is_intact(folder: Path) -> bool:
     """Whether ``folder`` is sealed and every file named by the seal has its checksum."""
     try:
         lines = (folder / SEAL).read_text(encoding="utf-8").splitlines()
-        sums = dict(reversed(line.split("  ", 1)) for line in lines)
-        return bool(sums) and all(_sha256(folder / name) == digest for name, digest in sums.items())
+        sums = [line.split("  ", 1) for line in lines]
+        return bool(sums) and all(_sha256(folder / name) == digest for digest, name in sums)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         # ValueError: a seal that is not text, or a line without two fields.
         return False

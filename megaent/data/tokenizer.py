@@ -35,19 +35,20 @@ def load_tokenizer(model_path: Path) -> PreTrainedTokenizerBase:
 
 def decoder(tokenizer: PreTrainedTokenizerBase) -> Decode:
     def decode(tokens: Sequence[int]) -> str:
-        return tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
 
     return decode
 
 
 def end_token_ids(model_path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Every token that ends a response: the tokenizer's and those of generation_config.json."""
-    ids = {tokenizer.eos_token_id}
+    named: list[object] = [tokenizer.eos_token_id]
     path = model_path / "generation_config.json"
     if path.is_file():
         declared = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-        ids.update(declared if isinstance(declared, list) else [declared])
-    ids.discard(None)
+        named += declared if isinstance(declared, list) else [declared]
+    ids = {token for token in named if isinstance(token, int)}
     if not ids:
         raise ModelError(
             f"{model_path} names no end-of-text token; set eos_token_id in generation_config.json"

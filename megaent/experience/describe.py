@@ -40,9 +40,7 @@ def describe(batch: Experience, replicas: Replicas, *, vocab_size: int) -> tuple
 
 
 def _sums(batch: Experience, mismatch_T: Tensor) -> dict[str, float]:
-    correct_P = torch.bincount(
-        batch.group, weights=batch.correct.double(), minlength=len(batch.prompts)
-    )
+    correct_P = torch.bincount(batch.group, weights=batch.correct.double(), minlength=len(batch.prompts))
     size_P = torch.bincount(batch.group, minlength=len(batch.prompts))
     assert batch.entropy is not None, "describe needs a scored batch"
     return {
@@ -90,7 +88,7 @@ def _metrics(values: dict[str, float], longest: float, worst: float) -> Metrics:
 
 
 def entropy_histogram(entropy_N: Tensor, vocab_size: int) -> Tensor:
-    """[NUM_BINS] counts, fp64; bin b holds ``ln V * (b / NUM_BINS)^2 <= H < ln V * ((b + 1) / NUM_BINS)^2``."""
+    """[B] counts, fp64, B = NUM_BINS; bin b holds ``ln V (b / B)^2 <= H < ln V ((b + 1) / B)^2``."""
     scaled_N = (entropy_N.double().clamp(min=0) / math.log(max(vocab_size, 2))).sqrt() * NUM_BINS
     return torch.bincount(scaled_N.long().clamp(max=NUM_BINS - 1), minlength=NUM_BINS).double()
 
@@ -110,10 +108,9 @@ def _entropy_shape(histogram: Tensor, vocab_size: int) -> Metrics:
         f"entropy/p{percent}": _quantile(edges, cumulated, percent / 100 * total) for percent in (10, 50, 90)
     }
     mass = histogram * (edges[1:] + edges[:-1]) / 2
-    mass_above = mass.flip(0).cumsum(0)
-    count_above = histogram.flip(0).cumsum(0)
-    place = int((count_above < 0.2 * total).sum())
-    share = float(mass_above[min(place, NUM_BINS - 1)] / mass.sum().clamp(min=1e-300))
+    mass_above = torch.cat([mass.new_zeros(1), mass.flip(0).cumsum(0)])
+    count_above = torch.cat([mass.new_zeros(1), histogram.flip(0).cumsum(0)])
+    share = _quantile(mass_above, count_above, 0.2 * total) / max(float(mass.sum()), 1e-300)
     return quantiles | {"entropy/top20_share": share}
 
 

@@ -50,7 +50,8 @@ def pack(groups: Sequence[Group]) -> Experience:
 def _check(group: Group) -> None:
     if len(group.grades) != len(group.responses):
         raise ValueError(
-            f"group {group.index} has {len(group.responses)} responses and {len(group.grades)} grades; grade it first"
+            f"group {group.index} has {len(group.responses)} responses and {len(group.grades)} grades; "
+            "grade it first"
         )
     for number, response in enumerate(group.responses):
         _check_response(group, number, response)
@@ -68,7 +69,9 @@ def _check_response(group: Group, number: int, response: Response) -> None:
         )
 
 
-def assign_minibatches(index_P: torch.Tensor, all_indices: Sequence[int], num_minibatches: int) -> torch.Tensor:
+def assign_minibatches(
+    index_P: torch.Tensor, all_indices: Sequence[int], num_minibatches: int
+) -> torch.Tensor:
     """[P] the minibatch of each group: whole groups in prompt order, as equal as they can be.
 
     ``all_indices`` are the places of the groups of every replica, so that the split does not depend

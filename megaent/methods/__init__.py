@@ -16,7 +16,9 @@ __all__ = ["METHODS", "build_method", "grpo"]
 def build_method(chosen: Mapping[str, Mapping[str, object]]) -> Method:
     """The method of ``{name: options}``. Raises ConfigError for an unknown name or a refused option."""
     if len(chosen) != 1:
-        raise ConfigError(f"method must name exactly one of {', '.join(METHODS)}, got {list(chosen) or 'none'}")
+        raise ConfigError(
+            f"method must name exactly one of {', '.join(METHODS)}, got {list(chosen) or 'none'}"
+        )
     ((name, options),) = chosen.items()
     if name not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {name!r}")

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-
 from torch import Tensor
 
 from megaent.types import Experience, Metrics, PolicyView, TokenTerms
@@ -114,7 +113,9 @@ def estimate(
     when the batch was not scored.
     """
     if batch.log_prob_old is None or batch.entropy is None:
-        raise ValueError("estimate needs a scored batch: log_prob_old and entropy are missing; call score first")
+        raise ValueError(
+            "estimate needs a scored batch: log_prob_old and entropy are missing; call score first"
+        )
     advantage_S = method.advantage(batch.reward, batch, population)
     advantage_T = advantage_S[batch.owner].to(batch.log_prob_old.dtype)
     terms = TokenTerms(
@@ -129,7 +130,9 @@ def estimate(
 
 
 def _describe(advantage_S: Tensor, population: Population) -> Metrics:
-    parts = advantage_S.new_tensor([advantage_S.numel(), float(advantage_S.abs().sum()), float((advantage_S != 0).sum())])
+    parts = advantage_S.new_tensor(
+        [advantage_S.numel(), float(advantage_S.abs().sum()), float((advantage_S != 0).sum())]
+    )
     count, absolute, informative = population.sum(parts).tolist()
     return {
         "advantage/mean_abs": absolute / max(count, 1),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
 from megaent.ops.backend import Backend, get_backend
@@ -63,6 +64,10 @@ def linear_logprob_entropy(
     limit = num_rows if vocab_size is None else max(0, min(num_rows, vocab_size - vocab_start))
     whole = vocab_size if vocab_size is not None else (num_rows if group is None else 2**62)
     check_target(target, whole, ignore_index)
+    ignored_N = ignored(target, ignore_index)
+    if ignored_N is not None:
+        # What an ignored row holds may be NaN, and 0 * NaN would reach the weight's gradient.
+        hidden = hidden.masked_fill(ignored_N[:, None], 0.0)
     options = _Options(
         get_backend(backend),
         1.0 / temperature,
@@ -97,7 +102,7 @@ class _Options(NamedTuple):
 
 class _LinearLogprobEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, options: _Options):  # noqa: ANN205
+    def forward(ctx, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, options: _Options):
         rows_VD = weight_VD[: options.row_limit]
         partials, kept = [], []
         for part in _chunks(hidden_ND.shape[0], options.chunk):
@@ -122,7 +127,8 @@ class _LinearLogprobEntropy(torch.autograd.Function):
         return split_stats(ctx, stats, ignored(target_N, options.ignore_index))
 
     @staticmethod
-    def backward(ctx, grad_log_prob_N, grad_entropy_N, *_):  # noqa: ANN001, ANN205
+    @once_differentiable
+    def backward(ctx, grad_log_prob_N, grad_entropy_N, *_):
         hidden_ND, weight_VD, target_N, stats, *kept = ctx.saved_tensors
         options: _Options = ctx.options
         rows_VD = weight_VD[: options.row_limit]

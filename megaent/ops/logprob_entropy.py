@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
 from megaent.ops.backend import Backend, get_backend
@@ -54,7 +55,9 @@ def logprob_entropy(
     results = _LogprobEntropy.apply(
         logits,
         target,
-        _Options(get_backend(backend), 1.0 / temperature, vocab_start, limit, ignore_index, group, bool(extras)),
+        _Options(
+            get_backend(backend), 1.0 / temperature, vocab_start, limit, ignore_index, group, bool(extras)
+        ),
     )
     return select_extras(results, extras)
 
@@ -71,7 +74,7 @@ class _Options(NamedTuple):
 
 class _LogprobEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits_NV: Tensor, target_N: Tensor, options: _Options):  # noqa: ANN205
+    def forward(ctx, logits_NV: Tensor, target_N: Tensor, options: _Options):
         partial = options.backend.logits_stats(
             logits_NV[:, : options.column_limit],
             target_N,
@@ -87,7 +90,8 @@ class _LogprobEntropy(torch.autograd.Function):
         return split_stats(ctx, stats, ignored(target_N, options.ignore_index))
 
     @staticmethod
-    def backward(ctx, grad_log_prob_N, grad_entropy_N, *_):  # noqa: ANN001, ANN205
+    @once_differentiable
+    def backward(ctx, grad_log_prob_N, grad_entropy_N, *_):
         logits_NV, target_N, stats = ctx.saved_tensors
         options: _Options = ctx.options
         ignored_N = ignored(target_N, options.ignore_index)
@@ -100,6 +104,9 @@ class _LogprobEntropy(torch.autograd.Function):
             vocab_start=options.vocab_start,
             inv_temperature=options.inv_temperature,
         )
+        if ignored_N is not None:
+            # What an ignored row holds may be NaN, and 0 * NaN would reach the gradient.
+            grad = grad.masked_fill(ignored_N[:, None], 0.0)
         padding = logits_NV.shape[1] - options.column_limit
         return torch.nn.functional.pad(grad, (0, padding)), None, None
 
@@ -163,7 +170,7 @@ def silence(value_N: Tensor | None, ignored_N: Tensor | None) -> Tensor | None:
     return value_N if value_N is None or ignored_N is None else value_N.masked_fill(ignored_N, 0.0)
 
 
-def split_stats(ctx, stats: Tensor, ignored_N: Tensor | None) -> tuple[Tensor, ...]:  # noqa: ANN001
+def split_stats(ctx, stats: Tensor, ignored_N: Tensor | None) -> tuple[Tensor, ...]:
     """log_prob, entropy and the moments as separate outputs; the moments without gradient."""
     ctx.set_materialize_grads(False)
     rows = [silence(row, ignored_N) for row in (stats[0], stats[1], *stats[4:])]

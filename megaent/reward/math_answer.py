@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from megaent.final_answer import LONGEST_ANSWER, find_answer, plainly_equal
 from megaent.reward.checker_pool import CheckerPool, Verdict
-from megaent.reward.final_answer import LONGEST_ANSWER, find_answer, plainly_equal
 from megaent.types import Grade, Group
 
 

@@ -19,9 +19,7 @@ class RolloutEngine(Protocol):
 
     version: int
 
-    def generate(
-        self, requests: Sequence[RolloutRequest], sampling: SamplingParams
-    ) -> list[Group]:
+    def generate(self, requests: Sequence[RolloutRequest], sampling: SamplingParams) -> list[Group]:
         """One ungraded group per request, in the order of the requests, responses in the order of seeds.
 
         Raises EngineError when an answer is malformed or does not come in time, DataError when a

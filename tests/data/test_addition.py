@@ -16,8 +16,11 @@ from megaent.types import Prompt
 def sums(prompt: Prompt) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
     """The worked examples, and what is asked."""
     *lines, last = prompt.text.split("\n")
-    examples = [tuple(map(int, re.fullmatch(r"(\d+) \+ (\d+) = (\d+)", line).groups())) for line in lines]
-    return examples, tuple(map(int, re.fullmatch(r"(\d+) \+ (\d+) =", last).groups()))
+    assert all(re.fullmatch(r"\d+ \+ \d+ = \d+", line) for line in lines)
+    assert re.fullmatch(r"\d+ \+ \d+ =", last)
+    examples = [[int(x) for x in re.findall(r"\d+", line)] for line in lines]
+    left, right = [int(x) for x in re.findall(r"\d+", last)]
+    return [(x, y, z) for x, y, z in examples], (left, right)
 
 
 @pytest.fixture(scope="module")

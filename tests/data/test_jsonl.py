@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def write(folder: Path, rows: list[object], name: str = "data.jsonl") -> Path:
 
 
 def load(path: Path, model: Path, *, max_prompt_tokens: int = 1000, **options: object) -> Task:
-    config = JsonlConfig(path=str(path), **options)
+    config = replace(JsonlConfig(path=str(path)), **options)
     return load_task(config, model, max_prompt_tokens=max_prompt_tokens)
 
 

@@ -44,14 +44,14 @@ def build_groups(job: dict, layout: Layout) -> list[Group]:
 
 
 def run(job: dict) -> None:
-    layout = init_parallel(
-        **job["layout"], device=torch.device("cpu"), timeout_s=120, seed=1
-    )
+    layout = init_parallel(**job["layout"], device=torch.device("cpu"), timeout_s=120, seed=1)
     actor = MegatronActor(
         Path(job["folder"]),
         layout,
         ActorOptions(
-            dtype=job["dtype"], microbatch_tokens=job["microbatch_tokens"], recompute=job.get("recompute", False)
+            dtype=job["dtype"],
+            microbatch_tokens=job["microbatch_tokens"],
+            recompute=job.get("recompute", False),
         ),
         AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),
     )

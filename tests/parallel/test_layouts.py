@@ -1,4 +1,4 @@
-"""The actor in every layout against an independent GRPO in plain torch: log-probs, loss, gradients, weights."""
+"""The actor in every layout against an independent GRPO in plain torch: log-probs, loss, gradients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ def rollouts() -> list[dict]:
         return torch.randint(0, 100, (count,), generator=generator).tolist()
 
     groups = [
-        {"prompt": tokens(3 + i), "responses": [tokens(4 + 5 * j + i) for j in range(3)], "rewards": [1.0, 0.0, 0.25 * i]}
+        {
+            "prompt": tokens(3 + i),
+            "responses": [tokens(4 + 5 * j + i) for j in range(3)],
+            "rewards": [1.0, 0.0, 0.25 * i],
+        }
         for i in range(4)
     ]
     groups[2]["responses"][1] = tokens(1)
@@ -55,15 +59,29 @@ FP64 = {"dtype": "float64", "steps": 1, "minibatches": 2, "lr": 1e-3, "eps": 1e-
 COMMON = {"groups": GROUPS, "temperature": 0.8, "microbatch_tokens": 40}
 
 
-def job(name: str, precision: dict, folder: Path, out: Path, *, holders: list[int] = EVEN, **more: object) -> dict:
+def job(
+    name: str, precision: dict, folder: Path, out: Path, *, holders: list[int] = EVEN, **more: object
+) -> dict:
     layout = DEFAULT | LAYOUTS[name][1]
-    return COMMON | precision | {"layout": layout, "holders": holders, "folder": str(folder), "out": str(out)} | more
+    return (
+        COMMON
+        | precision
+        | {"layout": layout, "holders": holders, "folder": str(folder), "out": str(out)}
+        | more
+    )
 
 
 def launch(jobs: list[dict], num_processes: int, folder: Path) -> None:
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(num_processes),
+    ]
     done = subprocess.run(
         [*command, str(Path(__file__).with_name("actor_worker.py")), str(file)],
         capture_output=True,
@@ -155,8 +173,12 @@ def reference(folder: Path, precision: dict) -> PlainResult:
 def differences(found: dict, truth: PlainResult) -> dict[str, float]:
     assert set(found["weights"]) == set(truth.weights)
     return {
-        "log_prob": max(float((a - b).abs().max()) for a, b in zip(found["log_prob"], truth.log_prob, strict=True)),
-        "entropy": max(float((a - b).abs().max()) for a, b in zip(found["entropy"], truth.entropy, strict=True)),
+        "log_prob": max(
+            float((a - b).abs().max()) for a, b in zip(found["log_prob"], truth.log_prob, strict=True)
+        ),
+        "entropy": max(
+            float((a - b).abs().max()) for a, b in zip(found["entropy"], truth.entropy, strict=True)
+        ),
         "loss": max(abs(a - b) for a, b in zip(found["loss"], truth.loss, strict=True)),
         "norm": max(abs(a / b - 1) for a, b in zip(found["norm"], truth.norm, strict=True)),
         "gradient": max(float((found["gradients"][n] - g).abs().max()) for n, g in truth.gradients.items()),

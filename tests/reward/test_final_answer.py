@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from megaent.reward.final_answer import TAIL, find_answer, plainly_equal, read_key
+from megaent.final_answer import TAIL, find_answer, plainly_equal, read_key
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megaent.reward.math_answer import MathAnswer
-from megaent.reward.reward import make_reward
+from megaent.reward.reward import Reward, make_reward
 from megaent.types import Grade, Group, Prompt, Response
 
 pytestmark = pytest.mark.skipif(
@@ -22,7 +21,7 @@ LIMIT_S = 1.0
 
 
 @pytest.fixture(scope="module")
-def reward() -> Iterator[MathAnswer]:
+def reward() -> Iterator[Reward]:
     reward = make_reward("math", timeout_s=LIMIT_S, workers=2)
     yield reward
     reward.close()
@@ -33,7 +32,7 @@ def group(key: str, *texts: str) -> Group:
     return Group(index=0, prompt=Prompt(id=key, tokens=(1,), text="", answer=key), responses=responses)
 
 
-def grade(reward: MathAnswer, key: str, *texts: str) -> list[Grade]:
+def grade(reward: Reward, key: str, *texts: str) -> list[Grade]:
     return list(reward.grade([group(key, *texts)])[0].grades)
 
 
@@ -61,14 +60,14 @@ def grade(reward: MathAnswer, key: str, *texts: str) -> list[Grade]:
     ],
 )
 def test_equal_answers_are_correct_and_others_are_not(
-    reward: MathAnswer, key: str, equal: list[str], different: list[str]
+    reward: Reward, key: str, equal: list[str], different: list[str]
 ) -> None:
     assert [g.correct for g in grade(reward, key, *equal, *different)] == [True] * len(equal) + [False] * len(
         different
     )
 
 
-def test_no_answer_and_nonsense_say_so(reward: MathAnswer) -> None:
+def test_no_answer_and_nonsense_say_so(reward: Reward) -> None:
     notes = [
         g.note for g in grade(reward, "5", "I do not know", "\\boxed{5", "\\boxed{" + "1" * 2000 + "}", "")
     ]
@@ -98,26 +97,26 @@ def test_hostile_answers_are_wrong_within_the_limit() -> None:
     assert verdicts[0].note == "timed out"
 
 
-def test_a_stuck_answer_does_not_spoil_its_neighbours(reward: MathAnswer) -> None:
+def test_a_stuck_answer_does_not_spoil_its_neighbours(reward: Reward) -> None:
     good, stuck = "\\boxed{\\frac{2}{4}}", "\\boxed{9^{9^{9^{9}}}}"
     groups = reward.grade([group("0.5", good, stuck, good), group("1/2", stuck), group("0.50", good)])
     assert [[g.correct for g in x.grades] for x in groups] == [[True, False, True], [False], [True]]
     assert groups[0].grades[1].note == groups[1].grades[0].note == "timed out"
 
 
-def test_a_response_cannot_run_code(reward: MathAnswer, tmp_path: Path) -> None:
+def test_a_response_cannot_run_code(reward: Reward, tmp_path: Path) -> None:
     trace = tmp_path / "ran"
     code = f"__import__('pathlib').Path('{trace}').touch()"
     grade(reward, "5", f"\\boxed{{{code}}}", f"\\boxed{{\\text{{{code}}}}}", f"answer: {code} 5+")
     assert not trace.exists()
 
 
-def test_megabytes_of_text_are_graded(reward: MathAnswer) -> None:
+def test_megabytes_of_text_are_graded(reward: Reward) -> None:
     assert grade(reward, "7", "(" * 1_000_000 + "\\boxed{14/2}")[0].correct
     assert not grade(reward, "7", "\\boxed{" * 150_000)[0].correct
 
 
-def test_groups_and_responses_keep_their_order(reward: MathAnswer) -> None:
+def test_groups_and_responses_keep_their_order(reward: Reward) -> None:
     groups = reward.grade(
         [group(f"{i}/7", *(f"\\boxed{{\\frac{{{j}}}{{7}}}}" for j in range(4))) for i in range(4)]
     )
@@ -126,6 +125,6 @@ def test_groups_and_responses_keep_their_order(reward: MathAnswer) -> None:
     ]
 
 
-def test_no_groups_is_no_work(reward: MathAnswer) -> None:
+def test_no_groups_is_no_work(reward: Reward) -> None:
     assert reward.grade([]) == []
     assert reward.grade([group("5")])[0].grades == ()

@@ -113,7 +113,7 @@ def plain_grpo(
     eps: float,
     clip_grad: float,
 ) -> PlainResult:
-    """``steps`` GRPO steps on the same responses, whole groups in order, token mean, clip 0.2, dual clip 3."""
+    """``steps`` GRPO steps on the same responses: groups in order, token mean, clip 0.2, dual clip 3."""
     result = PlainResult()
     optimizer = torch.optim.AdamW(
         model.weights.values(), lr=lr, betas=(0.9, 0.999), eps=eps, weight_decay=0.0

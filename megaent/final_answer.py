@@ -1,7 +1,8 @@
 """Where the final answer of a text is, and whether two of them are plainly equal; linear in the text.
 
-Nothing here parses mathematics. What cannot be decided by looking (``1/2`` against ``0.5``) is left to
-the checkers of ``checker_pool``.
+Data sets and graders read answers by the same rules, so the rules belong to neither. Nothing here
+parses mathematics: what cannot be decided by looking (``1/2`` against ``0.5``) is left to the checkers
+of ``megaent.reward.checker_pool``.
 """
 
 from __future__ import annotations
