@@ -118,12 +118,12 @@ def _resume(words: list[str]) -> int:
 
 
 def _convert(words: list[str]) -> int:
+    if len(words) != 2:
+        return _fail("convert needs a source and a target: megaent convert SOURCE TARGET", 2)
     _quiet_libraries()
     from megaent.actor.convert_folder import convert
 
-    if len([word for word in words if "=" not in word]) != 2:
-        return _fail("convert needs a source and a target: megaent convert SOURCE TARGET", 2)
-    convert(words)
+    convert(Path(words[0]), Path(words[1]))
     return 0
 
 

@@ -161,7 +161,7 @@ class DemoModelConfig(ModelConfig):
     intermediate_size: int = 256
     warmup_steps: int = 330
     warmup_lr: float = 4e-3
-    warmup_batch: int = 48
+    warmup_batch: int = 16
     warmup_seed: int = 0
     tie_embeddings: bool = True
 
@@ -173,6 +173,11 @@ class DemoModelConfig(ModelConfig):
             num_layers=self.num_layers,
             warmup_steps=self.warmup_steps,
             warmup_batch=self.warmup_batch,
+        )
+        require(
+            self.hidden_size % (2 * self.num_heads) == 0 and self.num_heads % self.num_kv_heads == 0,
+            f"model.num_heads={self.num_heads} must divide model.hidden_size={self.hidden_size} into even heads, "
+            f"and model.num_kv_heads={self.num_kv_heads} must divide model.num_heads",
         )
 
 
@@ -193,11 +198,11 @@ class ChainSumConfig(DataConfig):
     """``data=chain_sum``: indexed chain sums, one token an integer (docs/tasks.md)."""
 
     name: str = "chain_sum"
-    train_prompts: int = 4096
+    train_prompts: int = 1024
     operands_min: int = 2
     operands_max: int = 6
-    largest: int = 2  # operands are 0 … largest
-    teacher_error: float = 0.12  # per step of a teacher trace
+    largest: int = 3  # operands are 0 … largest
+    teacher_error: float = 0.2  # per step of a teacher trace
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -168,7 +168,8 @@ class Trainer:
         if self.mismatch_limit and found > self.mismatch_limit:
             raise NumericsError(
                 f"engine and trainer disagree: mean |log_prob_old - log_prob_engine| is {found:.2e} nats, "
-                f"above rollout.mismatch_limit={self.mismatch_limit:.2e}; compare rollout.dtype with model.dtype"
+                f"above rollout.mismatch_limit={self.mismatch_limit:.2e}; compare rollout.dtype with "
+                "model.dtype"
             )
 
 

@@ -43,9 +43,10 @@ class RMSNorm(torch.nn.Module):
 
 @dataclass
 class PackedSequences(PackedSeqParams):
-    """Megatron's packed-sequence record plus the borders on the host, so that no layer waits for them."""
+    """Megatron's packed-sequence record plus what attention reads, made once a microbatch for all layers."""
 
     borders: tuple[int, ...] = ()  # cumulative lengths of the whole sequences, before any context split
+    buckets: Buckets | None = None  # without context parallelism
 
 
 class PackedAttention(MegatronModule):
@@ -85,11 +86,10 @@ class PackedAttention(MegatronModule):
         if packed_seq_params is None or attention_bias is not None:
             raise ValueError("PackedAttention takes packed sequences without bias only")
         q_NHD, k_NHD, v_NHD = (x.squeeze(1) if x.dim() == 4 else x for x in (query, key, value))
-        borders = packed_seq_params.borders
-        if self.cp_group.size() == 1:
-            out_NHD = self._buckets(q_NHD, k_NHD, v_NHD, borders)
+        if packed_seq_params.buckets is not None:
+            out_NHD = self._buckets(q_NHD, k_NHD, v_NHD, packed_seq_params.buckets)
         else:
-            out_NHD = self._zigzag(q_NHD, k_NHD, v_NHD, borders)
+            out_NHD = self._zigzag(q_NHD, k_NHD, v_NHD, packed_seq_params.borders)
         return out_NHD.reshape(query.shape[0], -1)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -101,16 +101,9 @@ class PackedAttention(MegatronModule):
         )
         return out.transpose(1, 2)
 
-    def _buckets(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, borders: tuple[int, ...]) -> Tensor:
-        outputs, places = [], []
-        for rows_BL, is_real_BL in length_buckets(borders):
-            rows_BL = rows_BL.to(q_NHD.device)
-            out_BLHD = self._attend(q_NHD[rows_BL], k_NHD[rows_BL], v_NHD[rows_BL])
-            real = is_real_BL.to(q_NHD.device)
-            outputs.append(out_BLHD[real])
-            places.append(rows_BL[real])
-        order = torch.cat(places).argsort()
-        return torch.cat(outputs)[order]
+    def _buckets(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, buckets: Buckets) -> Tensor:
+        padded = [self._attend(q_NHD[rows], k_NHD[rows], v_NHD[rows]) for rows in buckets.rows]
+        return torch.cat([out.flatten(0, 1) for out in padded])[buckets.place_N]
 
     def _zigzag(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, borders: tuple[int, ...]) -> Tensor:
         size, rank = self.cp_group.size(), self.cp_group.rank()
@@ -132,21 +125,34 @@ class PackedAttention(MegatronModule):
         return torch.cat(outputs)
 
 
-def length_buckets(borders: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Sequences of 2^(i-1) < length <= 2^i together: (row of each place, is it real), each [B, L]."""
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Sequences of 2^(i-1) < length <= 2^i side by side, and the way back."""
+
+    rows: tuple[Tensor, ...]  # [B, L] each: the packed row of every padded place
+    place_N: Tensor  # [N] where each packed row stands among the padded places of all buckets
+
+    def to(self, device: torch.device) -> Buckets:
+        return Buckets(tuple(rows.to(device) for rows in self.rows), self.place_N.to(device))
+
+
+def length_buckets(borders: tuple[int, ...]) -> Buckets:
     by_power: dict[int, list[tuple[int, int]]] = {}
     for start, stop in pairwise(borders):
-        if stop > start:
-            by_power.setdefault((stop - start - 1).bit_length(), []).append((start, stop - start))
-    buckets = []
+        by_power.setdefault((stop - start - 1).bit_length(), []).append((start, stop - start))
+    rows: list[Tensor] = []
+    place_N = torch.empty(borders[-1], dtype=torch.int64)
+    padded_before = 0
     for power in sorted(by_power):
         start_B, length_B = (torch.tensor(column) for column in zip(*by_power[power], strict=True))
         place_L = torch.arange(int(length_B.max()))
-        is_real_BL = place_L[None] < length_B[:, None]
         # Padding reads the sequence's own last row: any finite row will do, its result is dropped.
         rows_BL = start_B[:, None] + torch.minimum(place_L[None], length_B[:, None] - 1)
-        buckets.append((rows_BL, is_real_BL))
-    return buckets
+        is_real_BL = place_L[None] < length_B[:, None]
+        place_N[rows_BL[is_real_BL]] = padded_before + is_real_BL.flatten().nonzero()[:, 0]
+        padded_before += rows_BL.numel()
+        rows.append(rows_BL)
+    return Buckets(tuple(rows), place_N)
 
 
 def zigzag_places(length: int, rank: int, size: int) -> Tensor:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -161,8 +162,8 @@ class MegatronActor:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         self._run(batch, packs, forward_step, is_training=True)
-        _, norm, _ = self.optimizer.step()
-        return float(norm)
+        outcome: Any = self.optimizer.step()  # (success, gradient norm, number of zeros)
+        return float(outcome[1])
 
     def _agree(self, num_packs: int) -> int:
         """Every replica runs as many microbatches as the one with most work."""

@@ -9,12 +9,12 @@ parallelism needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from megaent.actor.attention import PackedSequences, zigzag_places
+from megaent.actor.attention import PackedSequences, length_buckets, zigzag_places
 from megaent.errors import ConfigError
 from megaent.types import Experience
 
@@ -30,13 +30,12 @@ class Microbatch:
 
     def to(self, device: torch.device) -> Microbatch:
         cu = self.packed.cu_seqlens_q.to(device)
-        packed = PackedSequences(
-            qkv_format="thd",
+        buckets = self.packed.buckets
+        packed = replace(
+            self.packed,
             cu_seqlens_q=cu,
             cu_seqlens_kv=cu,
-            max_seqlen_q=self.packed.max_seqlen_q,
-            max_seqlen_kv=self.packed.max_seqlen_kv,
-            borders=self.packed.borders,
+            buckets=None if buckets is None else buckets.to(device),
         )
         moved = {
             name: getattr(self, name).to(device, non_blocking=True)
@@ -167,6 +166,7 @@ class _Builder:
                 max_seqlen_q=longest,
                 max_seqlen_kv=longest,
                 borders=tuple(self.borders),
+                buckets=length_buckets(tuple(self.borders)) if self.cp == 1 else None,
             ),
             row=torch.cat(self.rows),
             target=torch.cat(self.targets),

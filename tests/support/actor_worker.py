@@ -44,7 +44,9 @@ def build_groups(job: dict, layout: Layout) -> list[Group]:
 
 
 def run(job: dict) -> None:
-    layout = init_parallel(**job["layout"], device=torch.device("cpu"), timeout_s=120, seed=1)
+    layout = init_parallel(
+        **job["layout"], device=torch.device(job.get("device", "cpu")), timeout_s=120, seed=1
+    )
     actor = MegatronActor(
         Path(job["folder"]),
         layout,
@@ -80,6 +82,7 @@ def run(job: dict) -> None:
     gradients = export_gradients(actor)
     if layout.rank == 0:
         result = {"log_prob": log_prob, "entropy": entropy, "loss": loss, "norm": norm}
+        weights, gradients = ({n: v.cpu() for n, v in part.items()} for part in (weights, gradients))
         torch.save(result | {"weights": weights, "gradients": gradients}, job["out"])
     # The process group stays: one torchrun rendezvous serves every layout of the file.
     parallel_state.destroy_model_parallel()

@@ -1,0 +1,223 @@
+"""A model in Megatron's distributed checkpoint format, written and read one piece at a time by one process.
+
+Megatron stacks the layers: one key holds a parameter of every layer, ``[num_layers, ...]``, and files hold
+rectangular chunks of it. What is written here is what a run of one process would write, a chunk a layer;
+Megatron cuts and joins chunks when it loads, so every layout reads it. Read here is what any layout wrote.
+
+Neither a model nor a process group is built, and no state dict exists: torch's storage layer asks for one
+item after the other, and each is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+from torch import Tensor
+from torch.distributed.checkpoint import (
+    DefaultLoadPlanner,
+    DefaultSavePlanner,
+    FileSystemReader,
+    FileSystemWriter,
+    LoadPlan,
+    ReadItem,
+    SavePlan,
+    TensorStorageMetadata,
+    WriteItem,
+)
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
+from torch.distributed.checkpoint.planner import TensorWriteData, WriteItemType
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
+
+from megaent.actor.convert import _FUSED_NAMES, Piece, pieces, to_shard
+from megaent.actor.model import Architecture
+from megaent.actor.state import check_pickles
+from megaent.errors import CheckpointError
+
+# ---------------------------------------------------------------- where a piece lies
+
+
+def hf_shapes(piece: Piece, architecture: Architecture) -> tuple[tuple[int, ...], ...]:
+    """The shapes that a piece's Hugging Face tensors have by the configuration."""
+    hidden, inner, vocab = architecture.hidden_size, architecture.intermediate_size, architecture.vocab_size
+    width = architecture.head_dim
+    queries, keys = architecture.num_heads * width, architecture.num_kv_heads * width
+    shapes = {
+        "embed_tokens.weight": (vocab, hidden),
+        "input_layernorm.weight": (hidden,),
+        "q_proj.weight": (queries, hidden),
+        "k_proj.weight": (keys, hidden),
+        "v_proj.weight": (keys, hidden),
+        "q_proj.bias": (queries,),
+        "k_proj.bias": (keys,),
+        "v_proj.bias": (keys,),
+        "q_norm.weight": (width,),
+        "k_norm.weight": (width,),
+        "o_proj.weight": (hidden, queries),
+        "post_attention_layernorm.weight": (hidden,),
+        "gate_proj.weight": (inner, hidden),
+        "up_proj.weight": (inner, hidden),
+        "down_proj.weight": (hidden, inner),
+        "norm.weight": (hidden,),
+        "lm_head.weight": (vocab, hidden),
+    }
+    return tuple(shapes[".".join(name.split(".")[-2:])] for name in piece.hf_names)
+
+
+def _shape(piece: Piece, architecture: Architecture) -> tuple[int, ...]:
+    """Of the whole Megatron parameter."""
+    parts = tuple(torch.empty(shape, device="meta") for shape in hf_shapes(piece, architecture))
+    return tuple(to_shard(piece, parts, architecture, tp=1, tp_rank=0).shape)
+
+
+def model_bytes(architecture: Architecture, dtype: torch.dtype) -> int:
+    return sum(math.prod(_shape(piece, architecture)) for piece in pieces(architecture)) * dtype.itemsize
+
+
+def _key(piece: Piece) -> str:
+    """Megatron's name in a checkpoint: without the layer, and norms under Transformer Engine's fused names."""
+    if piece.layer is None:
+        return piece.parameter
+    name = piece.parameter.removeprefix(f"decoder.layers.{piece.layer}.")
+    return "decoder.layers." + _FUSED_NAMES.get(name, name)
+
+
+def _extra_state(piece: Piece, architecture: Architecture) -> str | None:
+    """The key under which Megatron looks for a module's state besides weights, which only FP8 has."""
+    if piece.kind == "vocab":
+        return None
+    shard = "0_1" if piece.layer is None else f"{piece.layer}_{architecture.num_layers}"
+    return f"{_key(piece).rpartition('.')[0]}._extra_state/shard_{shard}"
+
+
+def _item(piece: Piece, architecture: Architecture, dtype: torch.dtype) -> WriteItem:
+    shape = _shape(piece, architecture)
+    stack, place, one = (
+        ((), (), ()) if piece.layer is None else ((architecture.num_layers,), (piece.layer,), (1,))
+    )
+    chunk = ChunkStorageMetadata(
+        offsets=torch.Size([*place, *(0 for _ in shape)]), sizes=torch.Size([*one, *shape])
+    )
+    return WriteItem(
+        index=MetadataIndex(_key(piece), chunk.offsets),
+        type=WriteItemType.SHARD,
+        tensor_data=TensorWriteData(
+            chunk=chunk, properties=TensorProperties(dtype=dtype), size=torch.Size([*stack, *shape])
+        ),
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+class _OnDemand(DefaultSavePlanner):
+    """Makes each item when it is to be written."""
+
+    def __init__(self, make: dict[MetadataIndex, Piece], read: Callable[[Piece], Tensor]) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self._pieces, self._read = make, read
+
+    def resolve_data(self, write_item: WriteItem) -> Tensor | io.BytesIO:
+        if write_item.type is WriteItemType.BYTE_IO:
+            empty = io.BytesIO()
+            torch.save([None], empty)
+            return empty
+        assert write_item.tensor_data is not None, f"{write_item.index.fqn} has no size"
+        return self._read(self._pieces[write_item.index]).reshape(write_item.tensor_data.chunk.sizes)
+
+
+def write_pieces(
+    folder: Path, architecture: Architecture, dtype: torch.dtype, read: Callable[[Piece], Tensor]
+) -> None:
+    """Write a model's weights into ``folder``, a file a layer; ``read`` gives one whole Megatron parameter."""
+    places: dict[MetadataIndex, Piece] = {}
+    plans = []
+    # The storage layer keeps what it writes until a file is full, so a file is one layer.
+    for _, group in itertools.groupby(pieces(architecture), key=lambda piece: piece.layer):
+        layer = list(group)
+        items = {piece: _item(piece, architecture, dtype) for piece in layer}
+        places |= {item.index: piece for piece, item in items.items()}
+        states = dict.fromkeys(key for piece in layer if (key := _extra_state(piece, architecture)))
+        empty = [WriteItem(index=MetadataIndex(key), type=WriteItemType.BYTE_IO) for key in states]
+        plans.append(SavePlan([*empty, *items.values()]))
+    planner = _OnDemand(places, read)
+    plans, metadata = planner.create_global_plan(plans)
+    # 0 keeps torch from copying ahead on a machine with CUDA: it would order the items by their size.
+    writer = FileSystemWriter(folder, per_thread_copy_ahead=0)
+    writer.set_up_storage_writer(is_coordinator=True)
+    results = [
+        writer.write_data(writer.prepare_local_plan(plan), planner).wait()
+        for plan in writer.prepare_global_plan(plans)
+    ]
+    writer.finish(metadata, results)
+    torch.save({}, folder / "common.pt")
+    save_config(CheckpointingConfig("torch_dist"), str(folder))
+
+
+# ---------------------------------------------------------------- reading
+
+
+class _Into(DefaultLoadPlanner):
+    """Reads into one tensor, whatever its place in the stack of layers."""
+
+    def __init__(self, target: Tensor) -> None:
+        super().__init__()
+        self._target = target
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        return self._target
+
+
+def open_pieces(folder: Path, architecture: Architecture) -> Callable[[Piece], Tensor]:
+    """A function from a piece to its whole Megatron parameter, saved under whatever layout.
+
+    Raises CheckpointError, then or when it is called, for a folder that is no checkpoint, is damaged, names
+    a type outside the allow-list, or is of another model.
+    """
+    if not (folder / ".metadata").is_file():
+        raise CheckpointError(
+            f"{folder} is no Megatron checkpoint: it has no file .metadata; give another source"
+        )
+    check_pickles(folder)
+    reader = FileSystemReader(folder)
+    metadata = reader.read_metadata()
+    reader.set_up_storage_reader(metadata, is_coordinator=True)
+
+    def read(piece: Piece) -> Tensor:
+        key, shape = _key(piece), _shape(piece, architecture)
+        found = metadata.state_dict_metadata.get(key)
+        if not isinstance(found, TensorStorageMetadata):
+            raise CheckpointError(f"{folder} has no {key}; it is not of the model that config.json describes")
+        wanted = _item(piece, architecture, found.properties.dtype).tensor_data
+        assert wanted is not None, f"{key} has no size"
+        if found.size != wanted.size:
+            raise CheckpointError(
+                f"{folder} holds {key} as {list(found.size)}, config.json needs {list(wanted.size)}; it is of "
+                "another model"
+            )
+        target = torch.empty(wanted.chunk.sizes, dtype=found.properties.dtype)
+        parts = create_read_items_for_chunk_list(key, found, [wanted.chunk])
+        if sum(math.prod(part.lengths) for part in parts) != target.numel():
+            raise CheckpointError(
+                f"{folder} holds only parts of {piece.parameter}; use an earlier checkpoint"
+            )
+        _read_parts(reader, parts, target, piece)
+        return target.view(shape)
+
+    return read
+
+
+def _read_parts(reader: FileSystemReader, parts: list[ReadItem], target: Tensor, piece: Piece) -> None:
+    try:
+        reader.read_data(LoadPlan(parts), _Into(target)).wait()
+    except (OSError, RuntimeError, AssertionError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise CheckpointError(
+            f"{piece.parameter} cannot be read from {reader.checkpoint_id}: {first}; use an earlier checkpoint"
+        ) from error
