@@ -176,8 +176,8 @@ class DemoModelConfig(ModelConfig):
         )
         require(
             self.hidden_size % (2 * self.num_heads) == 0 and self.num_heads % self.num_kv_heads == 0,
-            f"model.num_heads={self.num_heads} must divide model.hidden_size={self.hidden_size} into even heads, "
-            f"and model.num_kv_heads={self.num_kv_heads} must divide model.num_heads",
+            f"model.num_heads={self.num_heads} must divide model.hidden_size={self.hidden_size} into even "
+            f"heads, and model.num_kv_heads={self.num_kv_heads} must divide model.num_heads",
         )
 
 
@@ -246,6 +246,7 @@ class JsonlConfig(DataConfig):
     template: str = "chat"  # chat | plain
     instruction: str = "Reason step by step and put the final answer in \\boxed{}."
     timeout_s: float = 5.0  # of checking one answer
+    drop_unusable: bool = False  # leave rows out that cannot be graded, instead of refusing the file
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -105,20 +105,20 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
     )
 
 
-def build_trainer(config: TrainConfig, folder: Path, layout: Layout) -> Trainer:
-    """The actor on every rank; engine and reward on the leader of each replica."""
+def build_trainer(config: TrainConfig, folder: Path, actor: MegatronActor) -> Trainer:
+    """The loop around ``actor``; engine and reward on the leader of each replica."""
     task = load_task(
         config.data, folder, max_prompt_tokens=context_length(folder) - config.rollout.max_new_tokens
     )
     stream = PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
     method = build_method(config.method)
-    actor = build_actor(config, folder, layout)
+    is_leader = actor.layout.is_leader
     if method.needs_reference:
         actor.keep_reference()
     return Trainer(
         actor=actor,
-        engine=build_engine(config, folder, layout, actor) if layout.is_leader else None,
-        reward=make_reward(task.grader, **task.grader_options) if layout.is_leader else None,
+        engine=build_engine(config, folder, actor) if is_leader else None,
+        reward=make_reward(task.grader, **task.grader_options) if is_leader else None,
         task=task,
         stream=stream,
         method=method,
@@ -130,13 +130,13 @@ def build_trainer(config: TrainConfig, folder: Path, layout: Layout) -> Trainer:
     )
 
 
-def build_engine(config: TrainConfig, folder: Path, layout: Layout, actor: MegatronActor) -> RolloutEngine:
+def build_engine(config: TrainConfig, folder: Path, actor: MegatronActor) -> RolloutEngine:
     rollout = config.rollout
     if isinstance(rollout, EmbeddedConfig):
         return EmbeddedEngine(
             folder,
             dtype=DTYPES[rollout.dtype or config.model.dtype],
-            device=layout.device,
+            device=actor.layout.device,
             batch_size=rollout.batch_size,
             load_weights=False,
         )

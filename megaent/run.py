@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from megaent.actor.megatron_actor import MegatronActor
 from megaent.actor.parallel import Layout, close_parallel
 from megaent.actor.state import load_state, save_state
 from megaent.checkpoint import CheckpointStore, newest_valid, read_state, save_checkpoint
 from megaent.config import TrainConfig
 from megaent.errors import CheckpointError
 from megaent.evaluate import EvaluationSummary
-from megaent.launch import build_trainer, check_before_building, join, model_folder, run_path
+from megaent.launch import build_actor, build_trainer, check_before_building, join, model_folder, run_path
 from megaent.metrics import replace_file
 from megaent.progress import Progress
 from megaent.report import before_after_markdown, before_after_table, draw_curves, write_summary
@@ -38,12 +39,16 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
     folder = model_folder(config, say)
     layout = join(config)
     try:
-        trainer = build_trainer(config, folder, layout)
+        directory = RunDirectory(run_path(config, layout))
+        if layout.rank == 0 and not is_resumed:
+            directory.refuse_existing()
+        actor = build_actor(config, folder, layout)
+        trainer = build_trainer(config, folder, actor)
         try:
-            directory = RunDirectory(run_path(config, layout))
             if layout.rank == 0:
                 if not is_resumed:
                     directory.create(
+                        model=folder,
                         config_yaml=config_yaml,
                         overrides=overrides,
                         method=repr(trainer.method),
@@ -51,7 +56,7 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
                     )
                 log_to(directory.path)
             layout.barrier()
-            Run(config, trainer, directory).run()
+            Run(config, trainer, actor, directory).run()
         finally:
             for part in (trainer.engine, trainer.reward):
                 if part is not None:
@@ -63,8 +68,10 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
 class Run:
     """The steps of one process, with everything around them."""
 
-    def __init__(self, config: TrainConfig, trainer: Trainer, directory: RunDirectory) -> None:
-        self.config, self.trainer, self.directory = config, trainer, directory
+    def __init__(
+        self, config: TrainConfig, trainer: Trainer, actor: MegatronActor, directory: RunDirectory
+    ) -> None:
+        self.config, self.trainer, self.actor, self.directory = config, trainer, actor, directory
         self.store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
         self.before: Numbers | None = None
         self.seconds_before = 0.0
@@ -72,7 +79,7 @@ class Run:
 
     @property
     def layout(self) -> Layout:
-        return self.trainer.layout
+        return self.actor.layout
 
     def run(self) -> None:
         done = self.restore()
@@ -116,7 +123,7 @@ class Run:
         return Recorder(
             self.directory,
             first_step=done + 1,
-            vocab_size=self.trainer.vocab_size,
+            vocab_size=self.actor.vocab_size,
             tensorboard=self.config.run.tensorboard,
             responses_kept=self.config.run.responses_kept,
         )
@@ -126,7 +133,7 @@ class Run:
     def save(self, step: int) -> None:
         """A checkpoint of ``step``; a collective. Either it is whole or it is not there."""
         started = time.perf_counter()
-        actor = self.trainer.actor
+        actor = self.actor
         save_checkpoint(
             self.store,
             step,
@@ -156,7 +163,7 @@ class Run:
 
     def _load(self, path: Path) -> int:
         state: dict[str, Any] = dict(read_state(path))
-        actor = self.trainer.actor
+        actor = self.actor
         mine = dataclasses.asdict(actor.architecture)
         if state["architecture"] != mine:
             raise CheckpointError(

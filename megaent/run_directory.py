@@ -3,8 +3,8 @@
     config.yaml      the resolved configuration     command.json   overrides and environment
     method.txt       repr of the method             log.txt        what was said
     metrics.jsonl    one line a step                tensorboard/   the same, and histograms
-    responses.md     a few responses of every step  checkpoints/   newest last
-    summary.json, summary.md, curves.png            when the run evaluates itself
+    responses.md     a few responses a step         checkpoints/   newest last
+    hf/              the model's small files        summary.json, summary.md, curves.png
 
 Only rank 0 writes here, checkpoints aside.
 """
@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from megaent.actor.convert_folder import copy_small_files
 from megaent.command_record import COMMAND, render_command
 from megaent.errors import ConfigError
 from megaent.experience.describe import histogram_edges
@@ -32,19 +33,26 @@ class RunDirectory:
         self.summary = path / "summary.json"
         self.curves = path / "curves.png"
 
-    def create(self, *, config_yaml: str, overrides: Sequence[str], method: str, threads: int) -> None:
-        """Begin a new run. Raises ConfigError when the directory already holds one."""
+    def refuse_existing(self) -> None:
+        """Raises ConfigError when the directory already holds a run: nothing is ever written over."""
         if (self.path / COMMAND).exists():
             raise ConfigError(
                 f"run.dir={self.path} already holds a run; continue it with `megaent resume {self.path}`, or "
                 "choose another run.dir"
             )
+
+    def create(
+        self, *, model: Path, config_yaml: str, overrides: Sequence[str], method: str, threads: int
+    ) -> None:
+        """Begin a new run from the Hugging Face folder ``model``, whose small files are kept in hf/."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "hf").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"run.dir={self.path} cannot be made: {error}") from error
+        copy_small_files(model, self.path / "hf")
         replace_file(self.path / "config.yaml", config_yaml)
         replace_file(self.path / "method.txt", method + "\n")
+        # Last: a directory with this file holds a whole run.
         replace_file(self.path / COMMAND, render_command(overrides, threads=threads))
 
     def cut_after(self, step: int) -> None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from megaent.actor.megatron_actor import MegatronActor
-from megaent.actor.parallel import Layout, Replicas
+from megaent.actor.actor import Actor, Placement
 from megaent.data.prompts import PromptStream
 from megaent.data.task import Task, decode_groups
 from megaent.errors import DataError, NumericsError
@@ -40,7 +39,7 @@ class StepReport:
 class Trainer:
     """Everything a step needs. ``engine`` and ``reward`` exist on the leader of each replica only."""
 
-    actor: MegatronActor
+    actor: Actor
     engine: RolloutEngine | None
     reward: Reward | None
     task: Task
@@ -54,7 +53,7 @@ class Trainer:
     clock: Clock = field(default_factory=lambda: Clock())
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Placement:
         return self.actor.layout
 
     def step(self, step: int) -> StepReport:
@@ -67,7 +66,7 @@ class Trainer:
             terms, metrics = self._measured("estimate", lambda: self.estimate(batch))
             metrics |= self._measured("update", lambda: self.update(batch, terms))
             self._measured("publish", lambda: self.publish(step))
-        described, histogram = describe(batch, Replicas(self.layout), vocab_size=self.vocab_size)
+        described, histogram = describe(batch, self.layout, vocab_size=self.actor.vocab_size)
         metrics |= described | {"version": float(step)}
         self._check_mismatch(metrics)
         metrics |= (
@@ -104,7 +103,7 @@ class Trainer:
             batch,
             minibatch_S=minibatch_P[batch.group],
             num_minibatches=self.num_minibatches,
-            population=Replicas(self.layout),
+            population=self.layout,
         )
 
     def update(self, batch: Experience, terms) -> Metrics:
@@ -142,10 +141,6 @@ class Trainer:
         }
 
     # ------------------------------------------------------------ small parts
-
-    @property
-    def vocab_size(self) -> int:
-        return self.actor.architecture.vocab_size
 
     def _requests(
         self, items: Sequence[tuple[int, Prompt]], purpose: str, number: int, group_size: int

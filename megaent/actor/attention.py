@@ -103,7 +103,7 @@ class PackedAttention(MegatronModule):
 
     def _buckets(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, buckets: Buckets) -> Tensor:
         padded = [self._attend(q_NHD[rows], k_NHD[rows], v_NHD[rows]) for rows in buckets.rows]
-        return torch.cat([out.flatten(0, 1) for out in padded])[buckets.place_N]
+        return torch.cat([out.flatten(0, 1) for out in padded])[buckets.place]
 
     def _zigzag(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, borders: tuple[int, ...]) -> Tensor:
         size, rank = self.cp_group.size(), self.cp_group.rank()
@@ -130,10 +130,10 @@ class Buckets:
     """Sequences of 2^(i-1) < length <= 2^i side by side, and the way back."""
 
     rows: tuple[Tensor, ...]  # [B, L] each: the packed row of every padded place
-    place_N: Tensor  # [N] where each packed row stands among the padded places of all buckets
+    place: Tensor  # [N] where each packed row stands among the padded places of all buckets
 
     def to(self, device: torch.device) -> Buckets:
-        return Buckets(tuple(rows.to(device) for rows in self.rows), self.place_N.to(device))
+        return Buckets(tuple(rows.to(device) for rows in self.rows), self.place.to(device))
 
 
 def length_buckets(borders: tuple[int, ...]) -> Buckets:

@@ -65,25 +65,26 @@ _SOURCES = (
 def _to_megatron(source: Path, partial: Path, report: Report) -> None:
     architecture = read_architecture(source)
     _check_names(source, architecture)
+    progress = _Progress(2 * sum(1 for _ in pieces(architecture)), report)
     with open_weights(source) as read:
         dtype = read("model.norm.weight").dtype
+        _check_room(partial, model_bytes(architecture, dtype))
 
         def whole(piece: Piece) -> Tensor:
             tensors = tuple(read(name) for name in piece.hf_names)
             _check_tensors(piece, tensors, architecture, dtype)
             return to_shard(piece, tensors, architecture, tp=1, tp_rank=0)
 
-        _check_room(partial, model_bytes(architecture, dtype))
+        def whole_to_write(piece: Piece) -> Tensor:
+            progress.step("writing", piece)
+            return whole(piece)
+
         (partial / "model").mkdir()
-        count = sum(1 for _ in pieces(architecture))
-        write_pieces(partial / "model", architecture, dtype, _counted(whole, count, "written", report))
-        written = _counted(open_pieces(partial / "model", architecture), count, "compared", report)
+        write_pieces(partial / "model", architecture, dtype, whole_to_write)
+        written = open_pieces(partial / "model", architecture)
         for piece in pieces(architecture):
-            if not torch.equal(_bits(whole(piece)), _bits(written(piece))):
-                raise CheckpointError(
-                    f"{piece.parameter} is not read back as it was written; the disk or the memory of this "
-                    "machine is faulty, so convert on another one"
-                )
+            progress.step("comparing", piece)
+            _check_equal(piece, whole(piece), written(piece))
     copy_small_files(source, partial / "hf")
 
 
@@ -98,9 +99,7 @@ def _check_names(source: Path, architecture: Architecture) -> None:
         if names:
             first, *others = sorted(names)
             more = f" and {len(others)} more" if others else ""
-            raise ModelError(
-                f"{source} {verb} tensors: {first}{more}; its weights do not fit its config.json"
-            )
+            raise ModelError(f"{source} {verb} tensors: {first}{more}; weights and config.json disagree")
 
 
 def _check_tensors(
@@ -109,18 +108,32 @@ def _check_tensors(
     for name, tensor, shape in zip(piece.hf_names, tensors, hf_shapes(piece, architecture), strict=True):
         if tuple(tensor.shape) != shape:
             raise ModelError(
-                f"{name} has shape {list(tensor.shape)}, config.json needs {list(shape)}; they are not of one model"
+                f"{name} has shape {list(tensor.shape)}, config.json needs {list(shape)}; take both from one "
+                "model"
             )
-        if tensor.dtype != dtype or not dtype.is_floating_point or dtype.itemsize < 2:
+        if tensor.dtype != dtype or dtype not in _INTEGERS:
             raise ModelError(
-                f"{name} is {tensor.dtype} and model.norm.weight {dtype}; expected one type of float16, bfloat16, "
-                "float32 or float64: use the model's release that is not quantised"
+                f"{name} is {tensor.dtype} and model.norm.weight {dtype}; expected one type of "
+                f"{', '.join(map(str, _INTEGERS))}: take the release of the model that is not quantised"
             )
 
 
-def _bits(tensor: Tensor) -> Tensor:
-    """As integers, so that NaN equals NaN and 0 is not -0."""
-    return tensor.contiguous().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize])
+_INTEGERS = {
+    torch.bfloat16: torch.int16,
+    torch.float16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
+
+
+def _check_equal(piece: Piece, given: Tensor, found: Tensor) -> None:
+    """Bit by bit: as integers NaN equals NaN, and 0 is not -0."""
+    integer = _INTEGERS[given.dtype]
+    if found.dtype != given.dtype or not torch.equal(given.contiguous().view(integer), found.view(integer)):
+        raise CheckpointError(
+            f"{piece.parameter} is not read back as it was written; the disk or the memory of this machine "
+            "is faulty, so convert on another one"
+        )
 
 
 # ---------------------------------------------------------------- Megatron to Hugging Face
@@ -129,19 +142,19 @@ def _bits(tensor: Tensor) -> Tensor:
 def _to_hugging_face(model: Path, hf: Path, partial: Path, report: Report, bytes_per_file: int) -> None:
     if not (hf / "config.json").is_file():
         raise ModelError(
-            f"{hf}/config.json is missing: the weights do not say what model they are of; put config.json and the "
-            f"tokenizer's files of the Hugging Face folder that the run began with into {hf}"
+            f"{hf / 'config.json'} is missing, and weights do not say what model they are of; put there "
+            "config.json and the tokenizer's files of the Hugging Face folder that the run began with"
         )
     architecture = read_architecture(hf)
     read = open_pieces(model, architecture)
-    first = next(pieces(architecture))
-    dtype = read(first).dtype
+    dtype = read(next(piece for piece in pieces(architecture) if piece.kind == "whole")).dtype
     _check_room(partial, model_bytes(architecture, dtype))
-    counted = _counted(read, sum(1 for _ in pieces(architecture)), "written", report)
+    progress = _Progress(sum(1 for _ in pieces(architecture)), report)
 
     def named_tensors() -> Iterator[tuple[str, Tensor]]:
         for piece in pieces(architecture):
-            yield from zip(piece.hf_names, from_shards(piece, [counted(piece)], architecture), strict=True)
+            progress.step("writing", piece)
+            yield from zip(piece.hf_names, from_shards(piece, [read(piece)], architecture), strict=True)
 
     write_weights(partial, named_tensors(), bytes_per_file=bytes_per_file)
     copy_small_files(hf, partial)
@@ -151,24 +164,27 @@ def _to_hugging_face(model: Path, hf: Path, partial: Path, report: Report, bytes
 def _find_model(source: Path, report: Report) -> tuple[Path, Path]:
     """The distributed checkpoint of ``source`` and the folder of its Hugging Face files."""
     if FOLDER_NAME.fullmatch(source.name):
+        report(f"verifying {source}")
         problems = verify(source)
         if problems:
             raise CheckpointError(f"{problems[0]}; use an earlier checkpoint")
         return source / "model", source.parent.parent / "hf"
     if (source / "checkpoints").is_dir():
-        store = CheckpointStore(source / "checkpoints", keep=2)
-        newest, refused = newest_valid(store, _OneProcess())
-        for problem in refused:
-            report(f"refused: {problem}")
-        if newest is None:
-            raise CheckpointError(
-                f"{source} has no checkpoint yet; let the run save one, or set checkpoint.every"
-            )
-        report(f"converting {newest}")
-        return newest / "model", source / "hf"
+        return _newest(source, report) / "model", source / "hf"
     if (source / "model").is_dir():
         return source / "model", source / "hf"
     raise ModelError(f"{source} has no config.json, no checkpoints/ and no model/; {_SOURCES}")
+
+
+def _newest(run: Path, report: Report) -> Path:
+    report(f"verifying the newest checkpoint of {run}")
+    newest, refused = newest_valid(CheckpointStore(run / "checkpoints", keep=2), _OneProcess())
+    for problem in refused:
+        report(f"refused: {problem}")
+    if newest is None:
+        raise CheckpointError(f"{run} has no checkpoint yet; let the run save one (checkpoint.every)")
+    report(f"converting {newest}")
+    return newest
 
 
 class _OneProcess:
@@ -180,19 +196,20 @@ class _OneProcess:
 
 
 def _state_dtype(config: Path, dtype: torch.dtype) -> None:
-    """Training may have raised the precision; who loads the model by its config.json would round it again."""
+    """A run may have another precision than the model it began with; by config.json loaders round to it."""
     settings = json.loads(config.read_text(encoding="utf-8"))
     name = str(dtype).removeprefix("torch.")
     stale = {key: name for key in ("dtype", "torch_dtype") if settings.get(key, name) != name}
     if stale:
-        config.write_text(json.dumps(settings | stale, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(settings | stale, indent=2, ensure_ascii=False)
+        config.write_text(text + "\n", encoding="utf-8")
 
 
 # ---------------------------------------------------------------- files and folders
 
 
 def copy_small_files(source: Path, target: Path) -> None:
-    """Copy what a Hugging Face folder holds besides weights: configuration, tokenizer, generation defaults."""
+    """Copy what a Hugging Face folder holds besides weights: config.json, tokenizer, generation defaults."""
     target.mkdir(exist_ok=True)
     for path in sorted(source.iterdir()):
         is_weight = path.suffix in _WEIGHT_SUFFIXES or path.name.endswith(".index.json")
@@ -203,14 +220,13 @@ def copy_small_files(source: Path, target: Path) -> None:
 
 @contextmanager
 def _aside(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that becomes it when the block ends well, and is removed when it does not."""
+    """A folder beside ``target``: it becomes ``target`` when the block ends well, else it is removed."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(
-            f"{target} exists and is not an empty folder; give another target, or remove it first"
-        )
+        raise ConfigError(f"{target} exists and is no empty folder; give another target, or remove it first")
     partial = target.with_name(f".{target.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)  # of an attempt that was killed
+    made = [folder for folder in partial.parents if not folder.exists()]
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -219,6 +235,8 @@ def _aside(target: Path) -> Iterator[Path]:
         partial.replace(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            folder.rmdir()
         raise
     sync(target.parent)
 
@@ -231,18 +249,14 @@ def _check_room(partial: Path, needed: int) -> None:
         )
 
 
-def _counted(
-    read: Callable[[Piece], Tensor], count: int, verb: str, report: Report
-) -> Callable[[Piece], Tensor]:
-    """``read``, with a line for every twentieth of ``count`` calls."""
-    done = 0
+class _Progress:
+    """A line for every twentieth of the way."""
 
-    def counted(piece: Piece) -> Tensor:
-        nonlocal done
-        tensor = read(piece)
-        before, done = done, done + 1
-        if 20 * done // count > 20 * before // count:
-            report(f"{verb} {100 * done // count:3d} %  {piece.parameter}")
-        return tensor
+    def __init__(self, total: int, report: Report) -> None:
+        self._total, self._report = total, report
+        self._done = 0
 
-    return counted
+    def step(self, verb: str, piece: Piece) -> None:
+        before, self._done = self._done, self._done + 1
+        if 20 * self._done // self._total > 20 * before // self._total:
+            self._report(f"{100 * self._done // self._total:3d} %  {verb} {piece.parameter}")

@@ -84,6 +84,10 @@ class MegatronActor:
         self._owners = piece_owners(self.models, self.architecture, layout)
         self._reference: list[Tensor] | None = None
 
+    @property
+    def vocab_size(self) -> int:
+        return self.architecture.vocab_size
+
     # ------------------------------------------------------------ score
 
     def score(self, batch: Experience, *, temperature: float, with_reference: bool = False) -> Experience:
@@ -167,7 +171,7 @@ class MegatronActor:
 
     def _agree(self, num_packs: int) -> int:
         """Every replica runs as many microbatches as the one with most work."""
-        return self._whole_rounds(self.layout.max_over_replicas(num_packs))
+        return self._whole_rounds(int(self.layout.max(torch.tensor(num_packs))))
 
     def _whole_rounds(self, count: int) -> int:
         """Interleaved schedules run microbatches in rounds of the pipeline's length."""

@@ -20,19 +20,22 @@ from pathlib import Path
 import torch
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 from torch import Tensor
-from torch.distributed.checkpoint import (
-    DefaultLoadPlanner,
-    DefaultSavePlanner,
-    FileSystemReader,
-    FileSystemWriter,
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import (
     LoadPlan,
     ReadItem,
     SavePlan,
-    TensorStorageMetadata,
+    TensorWriteData,
     WriteItem,
+    WriteItemType,
 )
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
-from torch.distributed.checkpoint.planner import TensorWriteData, WriteItemType
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from megaent.actor.convert import _FUSED_NAMES, Piece, pieces, to_shard
@@ -81,7 +84,7 @@ def model_bytes(architecture: Architecture, dtype: torch.dtype) -> int:
 
 
 def _key(piece: Piece) -> str:
-    """Megatron's name in a checkpoint: without the layer, and norms under Transformer Engine's fused names."""
+    """Megatron's name in a checkpoint: without the layer, norms under Transformer Engine's fused names."""
     if piece.layer is None:
         return piece.parameter
     name = piece.parameter.removeprefix(f"decoder.layers.{piece.layer}.")
@@ -98,19 +101,13 @@ def _extra_state(piece: Piece, architecture: Architecture) -> str | None:
 
 def _item(piece: Piece, architecture: Architecture, dtype: torch.dtype) -> WriteItem:
     shape = _shape(piece, architecture)
-    stack, place, one = (
-        ((), (), ()) if piece.layer is None else ((architecture.num_layers,), (piece.layer,), (1,))
-    )
-    chunk = ChunkStorageMetadata(
-        offsets=torch.Size([*place, *(0 for _ in shape)]), sizes=torch.Size([*one, *shape])
-    )
-    return WriteItem(
-        index=MetadataIndex(_key(piece), chunk.offsets),
-        type=WriteItemType.SHARD,
-        tensor_data=TensorWriteData(
-            chunk=chunk, properties=TensorProperties(dtype=dtype), size=torch.Size([*stack, *shape])
-        ),
-    )
+    whole, sizes, offsets = shape, shape, (0,) * len(shape)
+    if piece.layer is not None:
+        whole, sizes, offsets = (architecture.num_layers, *shape), (1, *shape), (piece.layer, *offsets)
+    chunk = ChunkStorageMetadata(offsets=torch.Size(offsets), sizes=torch.Size(sizes))
+    data = TensorWriteData(chunk=chunk, properties=TensorProperties(dtype=dtype), size=torch.Size(whole))
+    index = MetadataIndex(_key(piece), chunk.offsets)
+    return WriteItem(index=index, type=WriteItemType.SHARD, tensor_data=data)
 
 
 # ---------------------------------------------------------------- writing
@@ -119,9 +116,9 @@ def _item(piece: Piece, architecture: Architecture, dtype: torch.dtype) -> Write
 class _OnDemand(DefaultSavePlanner):
     """Makes each item when it is to be written."""
 
-    def __init__(self, make: dict[MetadataIndex, Piece], read: Callable[[Piece], Tensor]) -> None:
+    def __init__(self, places: dict[MetadataIndex, Piece], read: Callable[[Piece], Tensor]) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
-        self._pieces, self._read = make, read
+        self._places, self._read = places, read
 
     def resolve_data(self, write_item: WriteItem) -> Tensor | io.BytesIO:
         if write_item.type is WriteItemType.BYTE_IO:
@@ -129,13 +126,13 @@ class _OnDemand(DefaultSavePlanner):
             torch.save([None], empty)
             return empty
         assert write_item.tensor_data is not None, f"{write_item.index.fqn} has no size"
-        return self._read(self._pieces[write_item.index]).reshape(write_item.tensor_data.chunk.sizes)
+        return self._read(self._places[write_item.index]).reshape(write_item.tensor_data.chunk.sizes)
 
 
 def write_pieces(
     folder: Path, architecture: Architecture, dtype: torch.dtype, read: Callable[[Piece], Tensor]
 ) -> None:
-    """Write a model's weights into ``folder``, a file a layer; ``read`` gives one whole Megatron parameter."""
+    """Write a model into ``folder``, a file a layer; ``read`` gives one whole Megatron parameter."""
     places: dict[MetadataIndex, Piece] = {}
     plans = []
     # The storage layer keeps what it writes until a file is full, so a file is one layer.
@@ -181,16 +178,14 @@ def open_pieces(folder: Path, architecture: Architecture) -> Callable[[Piece], T
     a type outside the allow-list, or is of another model.
     """
     if not (folder / ".metadata").is_file():
-        raise CheckpointError(
-            f"{folder} is no Megatron checkpoint: it has no file .metadata; give another source"
-        )
+        raise CheckpointError(f"{folder} has no .metadata, so is no Megatron checkpoint; give another source")
     check_pickles(folder)
     reader = FileSystemReader(folder)
     metadata = reader.read_metadata()
     reader.set_up_storage_reader(metadata, is_coordinator=True)
 
     def read(piece: Piece) -> Tensor:
-        key, shape = _key(piece), _shape(piece, architecture)
+        key = _key(piece)
         found = metadata.state_dict_metadata.get(key)
         if not isinstance(found, TensorStorageMetadata):
             raise CheckpointError(f"{folder} has no {key}; it is not of the model that config.json describes")
@@ -198,17 +193,15 @@ def open_pieces(folder: Path, architecture: Architecture) -> Callable[[Piece], T
         assert wanted is not None, f"{key} has no size"
         if found.size != wanted.size:
             raise CheckpointError(
-                f"{folder} holds {key} as {list(found.size)}, config.json needs {list(wanted.size)}; it is of "
-                "another model"
+                f"{folder} holds {key} as {list(found.size)}, config.json needs {list(wanted.size)}; it is "
+                "of another model"
             )
         target = torch.empty(wanted.chunk.sizes, dtype=found.properties.dtype)
         parts = create_read_items_for_chunk_list(key, found, [wanted.chunk])
         if sum(math.prod(part.lengths) for part in parts) != target.numel():
-            raise CheckpointError(
-                f"{folder} holds only parts of {piece.parameter}; use an earlier checkpoint"
-            )
+            raise CheckpointError(f"{folder} holds {piece.parameter} in part; use an earlier checkpoint")
         _read_parts(reader, parts, target, piece)
-        return target.view(shape)
+        return target if piece.layer is None else target[0]
 
     return read
 
@@ -219,5 +212,5 @@ def _read_parts(reader: FileSystemReader, parts: list[ReadItem], target: Tensor,
     except (OSError, RuntimeError, AssertionError, KeyError, EOFError, pickle.UnpicklingError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise CheckpointError(
-            f"{piece.parameter} cannot be read from {reader.checkpoint_id}: {first}; use an earlier checkpoint"
+            f"{piece.parameter} cannot be read from {reader.path}: {first}; use an earlier checkpoint"
         ) from error

@@ -82,12 +82,19 @@ class Layout:
             dist.broadcast(tensor, src=last, group=self.pp_group)
         return tensor
 
-    def max_over_replicas(self, value: int) -> int:
+    def sum(self, value: Tensor) -> Tensor:
+        """Over the replicas, each counted once: with ``max`` the population a method is handed."""
+        return self._reduce(value, dist.ReduceOp.SUM)
+
+    def max(self, value: Tensor) -> Tensor:
+        return self._reduce(value, dist.ReduceOp.MAX)
+
+    def _reduce(self, value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         if self.dp == 1:
             return value
-        largest = torch.tensor(value, device=self.device)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.dp_group)
-        return int(largest)
+        reduced = value.to(self.device, copy=True)
+        dist.all_reduce(reduced, op=operation, group=self.dp_group)
+        return reduced.to(value.device)
 
     def from_rank_0(self, value: Shared | None) -> Shared:
         """Rank 0's ``value`` on every rank."""
@@ -227,23 +234,3 @@ def close_parallel() -> None:
         parallel_state.destroy_model_parallel()
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-class Replicas:
-    """Statistics over every replica, each counted once: the population a method is handed."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-
-    def sum(self, value: Tensor) -> Tensor:
-        return self._reduce(value, dist.ReduceOp.SUM)
-
-    def max(self, value: Tensor) -> Tensor:
-        return self._reduce(value, dist.ReduceOp.MAX)
-
-    def _reduce(self, value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
-        if self._layout.dp == 1:
-            return value
-        reduced = value.to(self._layout.device, copy=True)
-        dist.all_reduce(reduced, op=operation, group=self._layout.dp_group)
-        return reduced.to(value.device)

@@ -3,13 +3,14 @@
 GSM8K's form (``question``, ``answer`` with ``#### 42``), MATH's (``problem``, ``solution`` with
 ``\\boxed{...}``) and plain pairs are understood without being told; ``data.question_key`` and
 ``data.answer_key`` name other fields. Every row must be usable: a row that is not is an error naming
-its line, because a training set that lost rows in silence is another training set.
+its line, unless ``data.drop_unusable`` says to leave it out, which is logged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from megaent.errors import DataError
 from megaent.final_answer import read_key
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
+
+log = logging.getLogger(__name__)
 
 QUESTION_KEYS = ("question", "problem", "prompt", "input")
 ANSWER_KEYS = ("answer", "final_answer", "solution", "target")
@@ -141,11 +144,14 @@ def read_rows(config: JsonlConfig, path: Path) -> list[Row]:
             rows.append(_row(fields, place, config))
         except DataError as error:
             errors.append(error)
-    if errors:
+    if errors and config.drop_unusable:
+        log.warning("%s: %d unusable rows are left out, the first: %s", path, len(errors), errors[0])
+    elif errors:
         # All at once, so that a file is mended in one go.
         listed = "\n  ".join(str(error) for error in errors[:5])
         raise DataError(
-            listed if len(errors) == 1 else f"{path}: {len(errors)} rows are unusable:\n  {listed}"
+            (listed if len(errors) == 1 else f"{path}: {len(errors)} rows are unusable:\n  {listed}")
+            + "\nmend them, or set data.drop_unusable=true to leave them out"
         )
     if not rows:
         raise DataError(f"{path} must hold at least one question, got an empty file")
@@ -191,9 +197,13 @@ def _row(fields: object, place: str, config: JsonlConfig) -> Row:
 
 def _field(fields: dict[str, object], key: str, usual: tuple[str, ...], *, place: str, option: str) -> object:
     wanted = (key,) if key else usual
-    for name in wanted:
-        if name in fields:
+    present = [name for name in wanted if name in fields]
+    # MATH's rows may leave ``answer`` empty and say it in ``solution``.
+    for name in present:
+        if fields[name] not in (None, ""):
             return fields[name]
+    if present:
+        return fields[present[0]]
     raise DataError(
         f"{place}: expected the key {' or '.join(wanted)}, got {', '.join(fields) or 'no keys'}; name the "
         f"key by {option}"

@@ -203,3 +203,20 @@ if "MEGAENT_DATA" in os.environ:
     def test_published_sets_load_whole(name: str) -> None:
         path = Path(os.environ["MEGAENT_DATA"]) / name
         assert len(read_rows(JsonlConfig(path=str(path)), path)) == PUBLISHED[name]
+
+
+def test_unusable_rows_are_left_out_when_asked_for_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": None}])
+    with caplog.at_level("WARNING"):
+        rows = read_rows(JsonlConfig(path=str(path), drop_unusable=True), path)
+    assert [row.question for row in rows] == ["1 + 1?"]
+    assert "1 unusable rows are left out" in caplog.text
+    assert "line 2" in caplog.text
+
+
+def test_an_empty_answer_beside_a_solution_is_read_off_the_solution(tmp_path: Path) -> None:
+    path = write(tmp_path, [{"problem": "2 + 2?", "answer": "", "solution": "It is \\boxed{4}."}])
+    [row] = read_rows(JsonlConfig(path=str(path)), path)
+    assert row.answer == "4"

@@ -15,7 +15,7 @@ from megatron.core import parallel_state
 
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
-from megaent.actor.parallel import Layout, Replicas, init_parallel
+from megaent.actor.parallel import Layout, init_parallel
 from megaent.experience.pack import assign_minibatches, pack
 from megaent.methods import build_method
 from megaent.objective.compose import estimate
@@ -71,7 +71,7 @@ def run(job: dict) -> None:
             batch,
             minibatch_S=minibatch_S,
             num_minibatches=job["minibatches"],
-            population=Replicas(layout),
+            population=layout,
         )
         metrics = actor.update(
             batch, terms, method, temperature=job["temperature"], num_minibatches=job["minibatches"]

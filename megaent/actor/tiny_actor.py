@@ -1,0 +1,72 @@
+"""A bigram policy in plain torch: the actor of the fast tests, where the loop runs without Megatron."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from megaent.actor.actor import OneProcess
+from megaent.objective.compose import Method
+from megaent.ops import logprob_entropy
+from megaent.types import Experience, Metrics, PolicyView, TokenTerms
+
+
+class TinyActor:
+    """The next token depends on the token before it: one row of logits for each, trained by Adam."""
+
+    def __init__(self, vocab_size: int, *, lr: float, seed: int = 0) -> None:
+        self.vocab_size = vocab_size
+        self.layout = OneProcess()
+        noise = torch.Generator().manual_seed(seed)
+        self.logits_VV = (0.1 * torch.randn(vocab_size, vocab_size, generator=noise)).requires_grad_()
+        self.optimizer = torch.optim.Adam([self.logits_VV], lr=lr)
+
+    def score(self, batch: Experience, *, temperature: float, with_reference: bool = False) -> Experience:
+        if with_reference:
+            raise ValueError("TinyActor keeps no reference policy; use a method without a KL term")
+        with torch.no_grad():
+            stats = self._statistics(batch, temperature)
+        return replace(batch, log_prob_old=stats.log_prob, entropy=stats.entropy)
+
+    def update(
+        self,
+        batch: Experience,
+        terms: TokenTerms,
+        method: Method,
+        *,
+        temperature: float,
+        num_minibatches: int,
+    ) -> Metrics:
+        assert batch.log_prob_old is not None, "update needs a scored batch"
+        total, norm = 0.0, 0.0
+        for number in range(num_minibatches):
+            stats = self._statistics(batch, temperature)
+            view = PolicyView(
+                log_prob=stats.log_prob,
+                entropy=stats.entropy,
+                log_prob_old=batch.log_prob_old,
+                log_prob_engine=batch.log_prob_engine,
+                log_prob_ref=None,
+                advantage=terms.advantage,
+                selections=terms.selections,
+            )
+            loss_T, _ = method.token_loss(torch.zeros_like(view.log_prob), view)
+            loss = (terms.weight * loss_T)[terms.minibatch == number].sum()
+            self.optimizer.zero_grad()
+            loss.backward()
+            norm = max(norm, float(torch.linalg.vector_norm(self.logits_VV.grad)))  # type: ignore[arg-type]
+            self.optimizer.step()
+            total += float(loss.detach())
+        return {"loss": total, "grad/norm": norm}
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        yield "bigram.weight", self.logits_VV.detach()
+
+    def _statistics(self, batch: Experience, temperature: float):
+        before_T = torch.cat([batch.token.new_zeros(1), batch.token[:-1]])
+        last_S = torch.tensor([batch.prompts[group].tokens[-1] for group in batch.group.tolist()])
+        before_T = torch.where(batch.position == 0, last_S[batch.owner], before_T)
+        return logprob_entropy(self.logits_VV[before_T], batch.token, temperature=temperature)
