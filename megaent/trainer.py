@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import resource
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,12 +18,26 @@ from megaent.errors import DataError, NumericsError
 from megaent.evaluate import EvaluationSummary, by_split, prompt_outcomes, summarise
 from megaent.experience.describe import describe
 from megaent.experience.pack import assign_minibatches, pack
+from megaent.memory import peak_gib, reset_peak
 from megaent.objective.compose import Method, estimate
 from megaent.randomness import draw_seed
 from megaent.reward.reward import Reward
 from megaent.rollout.engine import RolloutEngine
 from megaent.sync.publish import publish
-from megaent.types import Experience, Group, Metrics, Prompt, RolloutRequest, SamplingParams
+from megaent.types import Experience, Group, Metrics, Prompt, RolloutRequest, SamplingParams, TokenTerms
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def timed(verb: Verb) -> Verb:
+    """Measure a verb of the step under its own name."""
+
+    @functools.wraps(verb)
+    def measured(self: Trainer, *args: Any) -> Any:
+        with self.clock.measure(verb.__name__):
+            return verb(self, *args)
+
+    return measured  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,24 +73,23 @@ class Trainer:
 
     def step(self, step: int) -> StepReport:
         """One turn of the loop; a collective. Steps count from 1 and any step can be run first."""
-        with self.clock.measure("step"):
-            groups = self._measured("generate", lambda: self.generate(step))
-            groups = self._measured("grade", lambda: self.grade(groups))
-            batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
-            batch = self._measured("score", lambda: self.score(batch))
-            terms, metrics = self._measured("estimate", lambda: self.estimate(batch))
-            metrics |= self._measured("update", lambda: self.update(batch, terms))
-            self._measured("publish", lambda: self.publish(step))
+        groups = self.generate(step)
+        groups = self.grade(groups)
+        batch = self.pack(groups)
+        batch = self.score(batch)
+        terms, metrics = self.estimate(batch)
+        metrics |= self.update(batch, terms)
+        self.publish(step)
         described, histogram = describe(batch, self.layout, vocab_size=self.actor.vocab_size)
         metrics |= described | {"version": float(step)}
         self._check_mismatch(metrics)
-        metrics |= (
-            self.clock.take() | _rates(metrics, self.clock.last) | {"memory/peak_gib": peak_memory_gib()}
-        )
+        metrics |= self.clock.take()
+        metrics |= _rates(metrics)
         return StepReport(metrics=metrics, groups=groups, batch=batch, entropy_histogram=histogram)
 
     # ------------------------------------------------------------ the verbs
 
+    @timed
     def generate(self, step: int) -> list[Group]:
         """This leader's share of the step's prompts, continued; peers have none."""
         if self.engine is None:
@@ -85,17 +99,25 @@ class Trainer:
         ]
         return self.engine.generate(self._requests(mine, "rollout", step, self.group_size), self.sampling)
 
+    @timed
     def grade(self, groups: list[Group]) -> list[Group]:
         if self.reward is None:
             return []
         return self.reward.grade(decode_groups(groups, self.task.decode))
 
+    @timed
+    def pack(self, groups: list[Group]) -> Experience:
+        """The leader's groups as one packed batch, on every rank of its replica."""
+        return self.layout.share(pack(groups) if self.layout.is_leader else None)
+
+    @timed
     def score(self, batch: Experience) -> Experience:
         return self.actor.score(
             batch, temperature=self.sampling.temperature, with_reference=self.method.needs_reference
         )
 
-    def estimate(self, batch: Experience):
+    @timed
+    def estimate(self, batch: Experience) -> tuple[TokenTerms, Metrics]:
         indices = self.layout.gather_over_replicas(batch.index.tolist())
         minibatch_P = assign_minibatches(batch.index, indices, self.num_minibatches)
         return estimate(
@@ -106,7 +128,8 @@ class Trainer:
             population=self.layout,
         )
 
-    def update(self, batch: Experience, terms) -> Metrics:
+    @timed
+    def update(self, batch: Experience, terms: TokenTerms) -> Metrics:
         return self.actor.update(
             batch,
             terms,
@@ -115,6 +138,7 @@ class Trainer:
             num_minibatches=self.num_minibatches,
         )
 
+    @timed
     def publish(self, version: int) -> None:
         publish(self.actor.named_weights(), self.engine, version)
 
@@ -129,8 +153,7 @@ class Trainer:
         if self.engine is not None:
             requests = self._requests(mine, "evaluate", seed, group_size)
             groups = self.grade(self.engine.generate(requests, sampling))
-        batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
-        batch = self.actor.score(batch, temperature=sampling.temperature)
+        batch = self.actor.score(self.pack(groups), temperature=sampling.temperature)
         outcomes = self.layout.gather_over_replicas(prompt_outcomes(batch))
         if not outcomes:
             raise DataError(
@@ -154,10 +177,6 @@ class Trainer:
             for index, prompt in items
         ]
 
-    def _measured(self, name: str, call: Callable):
-        with self.clock.measure(name):
-            return call()
-
     def _check_mismatch(self, metrics: Metrics) -> None:
         found = metrics["mismatch/mean_abs"]
         if self.mismatch_limit and found > self.mismatch_limit:
@@ -169,37 +188,37 @@ class Trainer:
 
 
 class Clock:
-    """Seconds per verb of one step."""
+    """Seconds and peak memory per verb of one step."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
-        self.last: dict[str, float] = {}
+        self._peaks: dict[str, float] = {}
 
     @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
+    def measure(self, verb: str) -> Iterator[None]:
+        reset_peak()
         started = time.perf_counter()
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - started
+            self._seconds[verb] = time.perf_counter() - started
+            self._peaks[verb] = peak_gib()
 
     def take(self) -> Metrics:
-        """``time/<verb>_s`` of everything measured since the last call."""
-        self.last, self._seconds = self._seconds, {}
-        return {f"time/{name}_s": seconds for name, seconds in self.last.items()}
+        """``time/<verb>_s`` and ``memory/<verb>_gib`` since the last call, with their sum and maximum."""
+        seconds, peaks = self._seconds, self._peaks
+        self._seconds, self._peaks = {}, {}
+        return (
+            {f"time/{verb}_s": value for verb, value in seconds.items()}
+            | {f"memory/{verb}_gib": value for verb, value in peaks.items()}
+            | {"time/step_s": sum(seconds.values()), "memory/peak_gib": max(peaks.values())}
+        )
 
 
-def _rates(metrics: Metrics, seconds: dict[str, float]) -> Metrics:
+def _rates(metrics: Metrics) -> Metrics:
     tokens = metrics["tokens/response"]
     return {
-        "tokens/generated_per_s": tokens / max(seconds["generate"], 1e-9),
-        "tokens/trained_per_s": (tokens + metrics["tokens/prompt"]) / max(seconds["update"], 1e-9),
-        "tokens/per_s": tokens / max(seconds["step"], 1e-9),
+        "tokens/generated_per_s": tokens / max(metrics["time/generate_s"], 1e-9),
+        "tokens/trained_per_s": (tokens + metrics["tokens/prompt"]) / max(metrics["time/update_s"], 1e-9),
+        "tokens/per_s": tokens / max(metrics["time/step_s"], 1e-9),
     }
-
-
-def peak_memory_gib() -> float:
-    """Of this process so far: the card's allocator where there is one, else resident memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -48,7 +48,7 @@ def _sums(batch: Experience, mismatch_T: Tensor) -> dict[str, float]:
         "groups": float(len(batch.prompts)),
         "tokens": float(batch.num_tokens),
         "trained": float(batch.mask.sum()),
-        "prompt": float(sum(len(p.tokens) for p in batch.prompts)),
+        "prompt": float(sum(len(batch.prompts[group].tokens) for group in batch.group.tolist())),
         "reward": float(batch.reward.sum()),
         "reward2": float(batch.reward.square().sum()),
         "correct": float(batch.correct.sum()),

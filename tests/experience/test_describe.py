@@ -58,7 +58,7 @@ def test_means_are_numpy_s() -> None:
         "mismatch/max_abs": np.abs(mismatch).max(),
         "mismatch/k3": (np.exp(mismatch) - mismatch - 1).mean(),
         "tokens/response": length.sum(),
-        "tokens/prompt": 3 * len(GROUPS),
+        "tokens/prompt": 3 * len(reward),  # every prompt has three tokens, and every response carries it
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-9)
     assert 0 < expected["accuracy/solved_none"] < 1, "the batch has both kinds of groups"
