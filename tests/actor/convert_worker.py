@@ -7,6 +7,7 @@ memory SOURCE TARGET    one process: convert there and back, and print the memor
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
 import threading
@@ -83,13 +84,16 @@ def checkpoint(actor, run_directory: Path) -> None:
 
 
 class Memory:
-    """The most anonymous memory this process has while the block runs, beyond what it had before.
+    """The most anonymous memory this process has while the block runs, beyond ``before``.
 
     Not ``ru_maxrss``: pages of a mapped file count there, though the system may drop them at any time.
     """
 
+    def __init__(self, before: int) -> None:
+        self._before = before
+        self.added = 0
+
     def __enter__(self) -> Memory:
-        self._before = self._peak = anonymous_bytes()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -97,15 +101,11 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.005):
-            self._peak = max(self._peak, anonymous_bytes())
+            self.added = max(self.added, anonymous_bytes() - self._before)
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(timeout=10)
-
-    @property
-    def added(self) -> int:
-        return self._peak - self._before
 
 
 def anonymous_bytes() -> int:
@@ -120,13 +120,14 @@ def memory(source: Path, folder: Path) -> None:
 
     from megaent.actor.convert_folder import convert
 
-    with Memory() as there:
+    before = anonymous_bytes()
+    with Memory(before) as there:
         convert(source, folder / "megatron", report=lambda _: None)
-    with Memory() as back:
+    with Memory(before) as back:
         convert(folder / "megatron", folder / "back", report=lambda _: None, bytes_per_file=48 * 2**20)
-    with Memory() as everything:
-        tensors = [{k: v.clone() for k, v in load_file(f).items()} for f in source.glob("*.safetensors")]
-    assert tensors
+    with Memory(before) as everything:
+        held = [{k: v.clone() for k, v in load_file(f).items()} for f in source.glob("*.safetensors")]
+    assert held
     print(json.dumps({"there": there.added, "back": back.added, "everything": everything.added}))
 
 
@@ -137,5 +138,7 @@ if __name__ == "__main__":
     else:
         memory(Path(sys.argv[2]), Path(sys.argv[3]))
     sys.stdout.flush()
-    # Megatron leaves non-daemon threads behind; the results are on the disk.
+    # Megatron leaves non-daemon threads behind, and a server process that would keep our output open.
+    for child in multiprocessing.active_children():
+        child.terminate()
     os._exit(0)

@@ -138,11 +138,19 @@ class Program:
             "COLUMNS": "400",
         }
 
-    def start(self, *words: str, program: tuple[str, ...] = ("-m", "megaent"), **more: str) -> Running:
-        return Running([sys.executable, *program, *words], self.environment | more, folder=self.folder)
+    def start(
+        self,
+        *words: str,
+        program: tuple[str, ...] = ("-m", "megaent"),
+        under: tuple[str, ...] = (),
+        **more: str,
+    ) -> Running:
+        """``under`` is a command that starts the interpreter; ``more`` is added to the environment."""
+        command = [*under, sys.executable, *program, *words]
+        return Running(command, self.environment | more, folder=self.folder)
 
     def run(self, *words: str, **more: str) -> Outcome:
-        """``megaent WORDS``, to its end; ``more`` is added to the environment."""
+        """``megaent WORDS``, to its end."""
         return self.start(*words, **more).finish()
 
     def run_dying_at(self, moment: str, *words: str) -> Outcome:
