@@ -143,6 +143,7 @@ class Run:
                 "optimizer_steps": actor.optimizer_steps,
                 "layout": str(self.layout),
                 "architecture": dataclasses.asdict(actor.architecture),
+                "reference": actor.reference_digest,
                 "before": self.before,
                 "seconds": self.seconds_before + started - self.started,
             },
@@ -168,6 +169,11 @@ class Run:
         if state["architecture"] != mine:
             raise CheckpointError(
                 f"{path} is of another model: {state['architecture']}, this run's is {mine}"
+            )
+        if state["reference"] != actor.reference_digest:
+            raise CheckpointError(
+                f"{path} was trained against the reference policy {state['reference']}, this run's is "
+                f"{actor.reference_digest}; start from the same model.path and with the same method"
             )
         load_state(actor, path / "model")
         actor.optimizer_steps = int(state["optimizer_steps"])

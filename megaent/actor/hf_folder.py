@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,15 @@ def weight_files(folder: Path) -> dict[str, Path]:
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(f"the weights in {folder} cannot be read: {error}; copy the model again") from error
     raise ModelError(f"{folder} has neither {SINGLE} nor {INDEX}; only safetensors are read")
+
+
+def weights_digest(folder: Path) -> str:
+    """sha256 over the weight files in order of name: the identity of a model, read from the disk once."""
+    whole = hashlib.sha256()
+    for path in sorted(set(weight_files(folder).values())):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def write_weights(

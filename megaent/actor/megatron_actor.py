@@ -19,7 +19,7 @@ from torch import Tensor
 
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
-from megaent.actor.hf_folder import open_weights
+from megaent.actor.hf_folder import open_weights, weights_digest
 from megaent.actor.microbatch import (
     Microbatch,
     build_microbatch,
@@ -82,7 +82,9 @@ class MegatronActor:
         )
         self.optimizer_steps = 0
         self._owners = piece_owners(self.models, self.architecture, layout)
+        self._folder = folder
         self._reference: list[Tensor] | None = None
+        self.reference_digest: str | None = None  # of the reference policy's weight files
 
     @property
     def vocab_size(self) -> int:
@@ -245,8 +247,13 @@ class MegatronActor:
         return named_weights(self.models, self.architecture, self.layout, self._owners)
 
     def keep_reference(self) -> None:
-        """Take the present weights as the reference policy's, copied to the CPU."""
+        """Take the weights of the starting model as the reference policy's, copied to the CPU.
+
+        To be called before a checkpoint is loaded; ``reference_digest`` then identifies the reference.
+        """
         self._reference = [p.detach().to("cpu", copy=True) for m in self.models for p in m.parameters()]
+        digest = weights_digest(self._folder) if self.layout.rank == 0 else None
+        self.reference_digest = self.layout.from_rank_0(digest)
 
     def _reference_weights(self) -> list[Tensor]:
         if self._reference is None:

@@ -56,6 +56,7 @@ def load(actor, converted: Path) -> None:
         for number, model in enumerate(actor.models)
     }
     loaded = dist_checkpointing.load(state, str(converted / "model"))
+    assert isinstance(loaded, dict)
     for number, model in enumerate(actor.models):
         model.load_state_dict(loaded[f"model{number}"])
 

@@ -1,0 +1,187 @@
+"""What the layout tests leave out: the reference policy, recomputation, bf16, and refusals. One process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from support.builders import group
+from support.plain_lm import PlainModel, PlainResponse
+from support.tiny_hf import save_tiny
+
+from megaent.actor.attention import length_buckets
+from megaent.actor.megatron_actor import ActorOptions, MegatronActor
+from megaent.actor.optimizer import AdamOptions
+from megaent.actor.parallel import Layout, check_world, close_parallel, init_parallel
+from megaent.errors import ConfigError, ModelError, NumericsError
+from megaent.experience.pack import pack
+from megaent.methods import build_method
+from megaent.objective.compose import estimate
+from megaent.types import Experience, Metrics
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def layout() -> Iterator[Layout]:
+    yield init_parallel(
+        tp=1,
+        pp=1,
+        vpp=None,
+        cp=1,
+        sequence_parallel=False,
+        device=torch.device("cpu"),
+        timeout_s=60,
+        seed=0,
+    )
+    close_parallel()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("actor") / "model", family="qwen2", tie=False)
+
+
+def make(folder: Path, layout: Layout, **options: object) -> MegatronActor:
+    return MegatronActor(
+        folder, layout, ActorOptions(**{"dtype": "float64"} | options), AdamOptions(lr=1e-2, clip_grad=0.0)
+    )
+
+
+def batch() -> Experience:
+    packed = pack([group(0, [1.0, 0.0], [5, 9]), group(1, [0.0, 1.0, 1.0], [3, 1, 17])])
+    return replace(packed, token=packed.token % 100)
+
+
+def update(actor: MegatronActor, experience: Experience, **options: object) -> Metrics:
+    method = build_method({"grpo": options})
+    terms, _ = estimate(
+        method,
+        experience,
+        minibatch_S=torch.zeros_like(experience.group),
+        num_minibatches=1,
+        population=actor.layout,
+    )
+    return actor.update(experience, terms, method, temperature=1.0, num_minibatches=1)
+
+
+def weights(actor: MegatronActor) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in actor.named_weights()}
+
+
+def test_the_reference_stays_while_the_policy_moves(layout: Layout, folder: Path) -> None:
+    actor = make(folder, layout)
+    actor.keep_reference()
+    first = actor.score(batch(), temperature=1.0, with_reference=True)
+    assert torch.equal(first.log_prob_ref, first.log_prob_old)
+    update(actor, first)
+    moved = weights(actor)
+    second = actor.score(batch(), temperature=1.0, with_reference=True)
+    assert torch.equal(second.log_prob_ref, first.log_prob_ref)
+    assert not torch.allclose(second.log_prob_old, first.log_prob_old, atol=1e-3)
+    assert all(torch.equal(moved[name], value) for name, value in weights(actor).items())
+
+
+def test_kl_and_entropy_terms_have_the_gradient_of_their_definition(layout: Layout, folder: Path) -> None:
+    actor = make(folder, layout)
+    actor.keep_reference()
+    update(actor, actor.score(batch(), temperature=1.0))
+    scored = actor.score(batch(), temperature=1.0, with_reference=True)
+    plain = PlainModel(PlainModel.load(folder, torch.float64).config, weights(actor))
+    for value in plain.weights.values():
+        value.requires_grad_()
+    update(actor, scored, entropy_coef=0.3, kl_coef=0.7)
+    found = actor.models[0].decoder.final_layernorm.weight.main_grad
+    loss = plain_loss(plain, scored)
+    [expected] = torch.autograd.grad(loss, [plain.weights["model.norm.weight"]])
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    without = plain_loss(plain, scored, entropy_coef=0.0, kl_coef=0.0)
+    [other] = torch.autograd.grad(without, [plain.weights["model.norm.weight"]])
+    assert not torch.allclose(found, other, rtol=0, atol=1e-4), "the two terms must matter here"
+
+
+def plain_loss(
+    plain: PlainModel, scored: Experience, *, entropy_coef: float = 0.3, kl_coef: float = 0.7
+) -> torch.Tensor:
+    """On-policy GRPO, so that the ratio is 1 and no clip is active, written out by the response."""
+    total = torch.zeros((), dtype=torch.float64)
+    starts = [0, *scored.length.cumsum(0).tolist()]
+    for response, (start, stop) in enumerate(pairwise(starts)):
+        prompt = scored.prompts[int(scored.group[response])]
+        siblings = scored.reward[scored.group == scored.group[response]]
+        advantage = (scored.reward[response] - siblings.mean()) / (siblings.std() + 1e-6)
+        item = PlainResponse(
+            prompt=list(prompt.tokens), tokens=scored.token[start:stop].tolist(), reward=0.0, group=0
+        )
+        log_prob, entropy = plain.log_prob_entropy(item, 1.0)
+        ratio = (log_prob - log_prob.detach()).exp()
+        d = log_prob - scored.log_prob_ref[start:stop]
+        total = (
+            total + (-advantage * ratio - entropy_coef * entropy + kl_coef * (torch.exp(-d) + d - 1)).sum()
+        )
+    return total / scored.num_tokens
+
+
+def test_recomputation_changes_no_bit(layout: Layout, folder: Path) -> None:
+    plain, recomputing = make(folder, layout), make(folder, layout, recompute=True)
+    for actor in (plain, recomputing):
+        update(actor, actor.score(batch(), temperature=1.0))
+    left, right = weights(plain), weights(recomputing)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_microbatches_change_nothing_but_rounding(layout: Layout, folder: Path) -> None:
+    whole, split = make(folder, layout), make(folder, layout, microbatch_tokens=20)
+    for actor in (whole, split):
+        update(actor, actor.score(batch(), temperature=1.0))
+    left, right = weights(whole), weights(split)
+    assert max(float((left[name] - right[name]).abs().max()) for name in left) < 1e-10
+
+
+def test_bf16_scores_near_fp32(layout: Layout, folder: Path) -> None:
+    exact = make(folder, layout).score(batch(), temperature=1.0)
+    rough = make(folder, layout, dtype="bfloat16").score(batch(), temperature=1.0)
+    assert rough.log_prob_old.dtype == torch.float32
+    difference = (rough.log_prob_old - exact.log_prob_old).abs()
+    assert 0 < float(difference.mean()) < 0.2
+
+
+def test_a_sequence_over_the_budget_is_refused_with_its_length(layout: Layout, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="a sequence of 19 tokens exceeds"):
+        make(folder, layout, microbatch_tokens=10).score(batch(), temperature=1.0)
+
+
+def test_weights_that_are_not_finite_are_seen_when_scoring(layout: Layout, folder: Path) -> None:
+    actor = make(folder, layout)
+    with torch.no_grad():
+        actor.models[0].decoder.final_layernorm.weight[0] = torch.nan
+    with pytest.raises(NumericsError, match="expected finite numbers"):
+        actor.score(batch(), temperature=1.0)
+
+
+def test_a_reference_must_have_been_kept(layout: Layout, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="keep_reference"):
+        make(folder, layout).score(batch(), temperature=1.0, with_reference=True)
+
+
+def test_a_folder_without_a_model_is_named(layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"Hugging Face folder with a config.json"):
+        make(tmp_path, layout)
+
+
+@pytest.mark.parametrize(("size", "tp", "pp", "cp"), [(3, 2, 1, 1), (2, 2, 2, 1), (1, 1, 1, 2)])
+def test_a_world_that_the_layout_does_not_divide_is_refused(size: int, tp: int, pp: int, cp: int) -> None:
+    with pytest.raises(ConfigError, match=f"the world has {size}; start with torchrun --nproc-per-node"):
+        check_world(size, tp=tp, pp=pp, cp=cp)
+
+
+def test_buckets_put_every_row_back_in_its_place() -> None:
+    borders = (0, 3, 4, 20, 25, 32)
+    buckets = length_buckets(borders)
+    rows = torch.cat([rows.flatten() for rows in buckets.rows])
+    assert torch.equal(rows[buckets.place], torch.arange(32))
+    assert rows.numel() < 2 * 32, "padding stays below the real rows"
