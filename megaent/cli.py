@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+_TERMINATED = 128 + signal.SIGTERM
+
 USAGE = """usage: megaent COMMAND …
 
   train [key=value …]          one run; under torchrun the same command on every rank
@@ -23,7 +25,7 @@ Groups: experiment= model= data= rollout= method=   e.g. megaent train experimen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 130 after Ctrl-C, or the ``exit_code`` of the error that was printed."""
+    """The exit code: 0, 130 after Ctrl-C, 143 after SIGTERM, or that of the error that was printed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
@@ -52,6 +54,10 @@ def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; `megaent resume DIR` continues from the newest checkpoint", 130)
+    except SystemExit as end:
+        if end.code != _TERMINATED:
+            raise
+        return _fail("terminated; `megaent resume DIR` continues from the newest checkpoint", _TERMINATED)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
@@ -63,7 +69,7 @@ def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise SystemExit(_TERMINATED)
 
 
 def _fail(message: str, code: int) -> int:
@@ -100,6 +106,12 @@ def _sweep(words: list[str]) -> int:
 def _resume(words: list[str]) -> int:
     if not words or "=" in words[0]:
         return _fail("resume needs the directory of a run: megaent resume runs/…", 2)
+    if any(word.startswith("run.dir=") for word in words):
+        return _fail(
+            "resume continues in the directory that it is given; to go on elsewhere copy the directory and "
+            "resume the copy, without run.dir=",
+            2,
+        )
     from megaent.command_record import ENVIRONMENT, read_command
 
     path = Path(words[0])

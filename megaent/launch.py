@@ -70,16 +70,24 @@ def join(config: TrainConfig) -> Layout:
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     parallel = config.parallel
-    return init_parallel(
-        tp=parallel.tensor_model_parallel_size,
-        pp=parallel.pipeline_model_parallel_size,
-        vpp=parallel.virtual_pipeline_model_parallel_size,
-        cp=parallel.context_parallel_size,
-        sequence_parallel=parallel.sequence_parallel,
-        device=resolve_device(config.device),
-        timeout_s=config.run.timeout_s,
-        seed=config.seed,
-    )
+    try:
+        return init_parallel(
+            tp=parallel.tensor_model_parallel_size,
+            pp=parallel.pipeline_model_parallel_size,
+            vpp=parallel.virtual_pipeline_model_parallel_size,
+            cp=parallel.context_parallel_size,
+            sequence_parallel=parallel.sequence_parallel,
+            device=resolve_device(config.device),
+            timeout_s=config.run.timeout_s,
+            seed=config.seed,
+        )
+    except (RuntimeError, ValueError) as error:
+        # torch's errors of the network and Megatron's of the layout are of these two kinds.
+        cause = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"the processes could not join each other: {cause}; check RANK, WORLD_SIZE, MASTER_ADDR and "
+            "MASTER_PORT (torchrun sets them), and that no other program holds the port"
+        ) from error
 
 
 def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronActor:

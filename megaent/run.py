@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch.distributed.checkpoint import CheckpointException  # noqa: TID251 - an error, no process group
 
 from megaent.actor.megatron_actor import MegatronActor
 from megaent.actor.parallel import Layout, close_parallel
@@ -137,7 +139,7 @@ class Run:
         save_checkpoint(
             self.store,
             step,
-            write_model=lambda folder: save_state(actor, folder),
+            write_model=self._write_model,
             state={
                 "step": step,
                 "optimizer_steps": actor.optimizer_steps,
@@ -150,6 +152,14 @@ class Run:
             ranks=self.layout,
         )
         log.info("saved the checkpoint of step %d in %.1f s", step, time.perf_counter() - started)
+
+    def _write_model(self, folder: Path) -> None:
+        """Raises OSError, which the checkpoint explains, for every way in which the disk can refuse."""
+        try:
+            save_state(self.actor, folder)
+        except (RuntimeError, CheckpointException) as error:
+            # Megatron's writers are processes; of what befell them it passes on the text alone.
+            raise OSError(str(error).strip().splitlines()[-1]) from error
 
     def restore(self) -> int:
         """Load the newest checkpoint that verifies; the number of steps behind it, 0 for a new run."""
@@ -202,9 +212,11 @@ class Run:
         return numbers | {"seconds": time.perf_counter() - started}
 
     def _evaluated(self) -> Numbers:
+        """An evaluation as metrics: ``evaluate/accuracy``, ``evaluate/n_2/accuracy`` of the split n=2."""
         numbers = self.evaluate()
         seconds = numbers.pop("seconds")
-        return {f"evaluate/{name}": value for name, value in numbers.items()} | {"time/evaluate_s": seconds}
+        named = {re.sub(r"[^a-z0-9_/]", "_", name.lower()): value for name, value in numbers.items()}
+        return {f"evaluate/{name}": value for name, value in named.items()} | {"time/evaluate_s": seconds}
 
     def _is_summarised(self) -> bool:
         return bool(self.layout.from_rank_0(self.directory.summary.exists()))

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from megaent.actor.convert_folder import copy_small_files
@@ -45,15 +46,13 @@ class RunDirectory:
         self, *, model: Path, config_yaml: str, overrides: Sequence[str], method: str, threads: int
     ) -> None:
         """Begin a new run from the Hugging Face folder ``model``, whose small files are kept in hf/."""
-        try:
+        with _explained(self.path, "make room there, or choose another run.dir"):
             (self.path / "hf").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"run.dir={self.path} cannot be made: {error}") from error
-        copy_small_files(model, self.path / "hf")
-        replace_file(self.path / "config.yaml", config_yaml)
-        replace_file(self.path / "method.txt", method + "\n")
-        # Last: a directory with this file holds a whole run.
-        replace_file(self.path / COMMAND, render_command(overrides, threads=threads))
+            copy_small_files(model, self.path / "hf")
+            replace_file(self.path / "config.yaml", config_yaml)
+            replace_file(self.path / "method.txt", method + "\n")
+            # Last: a directory with this file holds a whole run.
+            replace_file(self.path / COMMAND, render_command(overrides, threads=threads))
 
     def cut_after(self, step: int) -> None:
         """Forget what was recorded of steps that will be trained again."""
@@ -62,6 +61,15 @@ class RunDirectory:
             parts = re.split(r"(?m)^(?=## step )", self.responses.read_text(encoding="utf-8"))
             kept = [part for part in parts if _step_of(part) <= step]
             replace_file(self.responses, "".join(kept))
+
+
+@contextmanager
+def _explained(path: Path, remedy: str) -> Iterator[None]:
+    """Turn an OSError, whose own words may name no file at all, into a message about the run's directory."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"run.dir={path} cannot be written: {error.strerror or error}; {remedy}") from error
 
 
 def _step_of(part: str) -> int:
@@ -89,6 +97,10 @@ class Recorder:
         self._responses_kept = responses_kept
 
     def write(self, step: int, report: StepReport) -> None:
+        with self._explained():
+            self._write(step, report)
+
+    def _write(self, step: int, report: StepReport) -> None:
         self._lines.write(step, report.metrics)
         if self._board is not None:
             self._board.write(step, report.metrics)
@@ -103,9 +115,14 @@ class Recorder:
                 file.write(render_responses(step, report, self._responses_kept))
 
     def close(self) -> None:
-        self._lines.close()
-        if self._board is not None:
-            self._board.close()
+        with self._explained():
+            self._lines.close()
+            if self._board is not None:
+                self._board.close()
+
+    def _explained(self) -> AbstractContextManager[None]:
+        path = self._directory.path
+        return _explained(path, f"make room there and continue with `megaent resume {path}`")
 
 
 def render_responses(step: int, report: StepReport, count: int) -> str:

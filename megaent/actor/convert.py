@@ -69,7 +69,7 @@ def _layer_pieces(architecture: Architecture, layer: int) -> Iterator[Piece]:
 
 
 # Transformer Engine fuses the norm in front of a linear layer into it.
-_FUSED_NAMES = {
+FUSED_NAMES = {
     "input_layernorm.weight": "self_attention.linear_qkv.layer_norm_weight",
     "pre_mlp_layernorm.weight": "mlp.linear_fc1.layer_norm_weight",
 }
@@ -136,7 +136,7 @@ def local_parameters(models: Iterable[PolicyModel]) -> dict[str, torch.nn.Parame
 def _lookup(parameters: dict[str, torch.nn.Parameter], name: str) -> torch.nn.Parameter | None:
     if name in parameters:
         return parameters[name]
-    for plain, fused in _FUSED_NAMES.items():
+    for plain, fused in FUSED_NAMES.items():
         if name.endswith(plain) and name[: -len(plain)] + fused in parameters:
             return parameters[name[: -len(plain)] + fused]
     return None
@@ -155,9 +155,13 @@ def load_weights(
         parameter = _lookup(parameters, piece.parameter)
         if parameter is None:
             continue
-        shard = to_shard(
-            piece, tuple(read(n) for n in piece.hf_names), architecture, tp=layout.tp, tp_rank=tp_rank
-        )
+        tensors = tuple(read(name) for name in piece.hf_names)
+        if piece.kind == "vocab" and tensors[0].shape[0] != architecture.vocab_size:
+            raise ModelError(
+                f"{piece.hf_names[0]} has {tensors[0].shape[0]} rows, config.json says vocab_size "
+                f"{architecture.vocab_size}; config.json and weights disagree"
+            )
+        shard = to_shard(piece, tensors, architecture, tp=layout.tp, tp_rank=tp_rank)
         if shard.shape != parameter.shape:
             raise ModelError(
                 f"{' + '.join(piece.hf_names)} give a shard of shape {list(shard.shape)}, "

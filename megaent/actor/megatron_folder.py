@@ -38,7 +38,7 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from megaent.actor.convert import _FUSED_NAMES, Piece, pieces, to_shard
+from megaent.actor.convert import FUSED_NAMES, Piece, pieces, to_shard
 from megaent.actor.model import Architecture
 from megaent.actor.state import check_pickles
 from megaent.errors import CheckpointError
@@ -88,7 +88,7 @@ def _key(piece: Piece) -> str:
     if piece.layer is None:
         return piece.parameter
     name = piece.parameter.removeprefix(f"decoder.layers.{piece.layer}.")
-    return "decoder.layers." + _FUSED_NAMES.get(name, name)
+    return "decoder.layers." + FUSED_NAMES.get(name, name)
 
 
 def _extra_state(piece: Piece, architecture: Architecture) -> str | None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
 from megaent.actor.megatron_actor import MegatronActor
 from megaent.errors import CheckpointError
+
+METADATA = ".metadata"
 
 _ALLOWED_MODULES = (
     "torch.distributed.checkpoint.metadata",
@@ -121,18 +126,39 @@ class _AllowListed(pickle.Unpickler):
 
 
 def check_pickles(folder: Path) -> None:
-    """Raises CheckpointError for the first pickle in ``folder`` that names a type outside the allow-list."""
+    """Raises CheckpointError for the first pickle in ``folder`` that names a type outside the allow-list.
+
+    Those are the metadata, the common state, and what is stored as bytes among the tensors.
+    """
     for file in sorted(folder.iterdir()):
-        if file.name == ".metadata":
+        if file.name == METADATA:
             _check(file, file.read_bytes())
         elif file.suffix == ".pt":
-            for data in _zipped_pickles(file):
+            for data in _zipped_pickles(file, file):
+                _check(file, data)
+    if (folder / METADATA).is_file():
+        for file, stored in _stored_bytes(folder):
+            for data in _zipped_pickles(file, io.BytesIO(stored)):
                 _check(file, data)
 
 
-def _zipped_pickles(file: Path) -> list[bytes]:
+def _stored_bytes(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every entry that is not a tensor, from the places that the metadata, already checked, gives."""
+    metadata = FileSystemReader(str(folder)).read_metadata()
+    for index, place in (metadata.storage_data or {}).items():
+        if isinstance(metadata.state_dict_metadata[index.fqn], BytesStorageMetadata):
+            file = folder / place.relative_path
+            try:
+                with file.open("rb") as stream:
+                    stream.seek(place.offset)
+                    yield file, stream.read(place.length)
+            except OSError as error:
+                raise CheckpointError(f"{file} cannot be read: {error}") from error
+
+
+def _zipped_pickles(file: Path, archived: Path | io.BytesIO) -> list[bytes]:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(archived) as archive:
             return [archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")]
     except (zipfile.BadZipFile, OSError) as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error

@@ -107,7 +107,7 @@ def test_a_checkpoint_that_names_a_function_is_refused_unread(
 
 
 def reseal(folder: Path) -> None:
-    """Give a changed checkpoint a manifest that fits: the checksums protect from accidents, not from people."""
+    """Give a changed checkpoint a manifest that fits: checksums protect from accidents, not from people."""
     (folder / MANIFEST).unlink()
     (folder / MANIFEST).write_bytes(
         render_manifest(int(folder.name[5:]), digest(folder, rank=0, world_size=1))

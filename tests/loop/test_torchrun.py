@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.runs import DEMO, Program, checkpoint, committed, largest_difference, repeatable, saved_tensors
+from support.runs import DEMO, Program, checkpoint, committed, repeatable, saved_tensors
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
@@ -40,6 +40,23 @@ def check_same_step(found: dict[str, float], expected: dict[str, float]) -> None
     assert found["mismatch/max_abs"] <= 1e-4
 
 
+def check_same_checkpoint(run: Path, reference: Path, step: int) -> None:
+    """Equal but for rounding, which is a millionth of what training moved."""
+    ours, theirs = saved_tensors(checkpoint(run, step)), saved_tensors(checkpoint(reference, step))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        # Where a gradient is almost 0 its sign may be rounding, and Adam takes a whole step by the sign;
+        # a single weight may therefore be off, and the mean is not.
+        assert float((tensor - theirs[name]).abs().mean()) <= 1e-6, name
+
+
+def test_the_comparison_sees_two_steps_of_training(reference: Path) -> None:
+    four, six = saved_tensors(checkpoint(reference, 4)), saved_tensors(checkpoint(reference, 6))
+    moved = [float((tensor - six[name]).abs().mean()) for name, tensor in four.items()]
+    assert sum(mean > 1e-4 for mean in moved) > 10
+    assert repeatable(reference)[0]["loss"] != pytest.approx(repeatable(reference)[1]["loss"], abs=1e-3)
+
+
 # ---------------------------------------------------------------- from the first step
 
 
@@ -61,7 +78,6 @@ def test_the_first_step_is_that_of_one_process(
     check_same_step(first, repeatable(reference)[0])
     assert second["step"] == 2
     assert all(math.isfinite(value) for value in second.values())
-    assert second["mismatch/max_abs"] <= 1e-4
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -69,12 +85,7 @@ def test_two_steps_lead_to_the_weights_of_one_process(
     trained: dict[str, Path], reference: Path, layout: str
 ) -> None:
     assert committed(trained[layout]) == [2]
-    ours, theirs = saved_tensors(checkpoint(trained[layout], 2)), saved_tensors(checkpoint(reference, 2))
-    assert ours.keys() == theirs.keys()
-    for name, tensor in ours.items():
-        # Adam moves a weight by up to lr = 6e-4 an optimiser step, four of them; where a gradient is
-        # almost 0 its sign may be rounding, so single weights differ and their mean does not.
-        assert float((tensor - theirs[name]).abs().mean()) <= 1e-5, name
+    check_same_checkpoint(trained[layout], reference, 2)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -113,16 +124,15 @@ def test_another_layout_saves_what_one_process_saves(
     resumed: dict[str, Path], reference: Path, layout: str
 ) -> None:
     assert committed(resumed[layout]) == [2, 4, 6]
-    ours, theirs = checkpoint(resumed[layout], 6), checkpoint(reference, 6)
-    moved = largest_difference(checkpoint(reference, 4), theirs)
-    assert largest_difference(ours, theirs) < moved / 10
+    check_same_checkpoint(resumed[layout], reference, 6)
 
 
 def test_one_process_continues_where_two_stopped(
-    program: Program, resumed: dict[str, Path], reference: Path, tmp_path: Path
+    program: Program, trained: dict[str, Path], reference: Path, tmp_path: Path
 ) -> None:
-    run = shutil.copytree(resumed["tensor"], tmp_path / "run")
-    words = ("parallel.tensor_model_parallel_size=1", "steps=8")
-    program.run("resume", str(run), *words).check()
-    assert [line["step"] for line in repeatable(run)] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert committed(run)[-1] == 8
+    run = shutil.copytree(trained["tensor"], tmp_path / "run")
+    program.run("resume", str(run), "parallel.tensor_model_parallel_size=1", "steps=4").check()
+    found, expected = repeatable(run), repeatable(reference)
+    assert [line["step"] for line in found] == [1, 2, 3, 4]
+    check_same_step(found[2], expected[2])
+    check_same_checkpoint(run, reference, 4)

@@ -192,6 +192,12 @@ def repeatable(run: Path) -> list[dict[str, float]]:
     ]
 
 
+def recorded_steps(run: Path) -> int:
+    """Of a run that may still be under way."""
+    file = run / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
 def checkpoint(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
