@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch.distributed.checkpoint import CheckpointException  # noqa: TID251 - an error, no process group
+from torch.distributed.checkpoint.api import CheckpointException  # noqa: TID251 - an error, no process group
 
 from megaent.actor.megatron_actor import MegatronActor
 from megaent.actor.parallel import Layout, close_parallel
