@@ -1,4 +1,4 @@
-"""The held-out accuracy of a run, split by split, with its 95 % intervals: `draw_evaluation.py RUN OUT.png`."""
+"""Held-out accuracy of a run, split by split, with 95 % intervals: `draw_evaluation.py RUN OUT.png`."""
 
 from __future__ import annotations
 
