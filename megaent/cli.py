@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -104,7 +105,7 @@ def _sweep(words: list[str]) -> int:
 
 
 def _resume(words: list[str]) -> int:
-    if not words or "=" in words[0]:
+    if not words or ("=" in words[0] and not Path(words[0]).is_dir()):
         return _fail("resume needs the directory of a run: megaent resume runs/…", 2)
     if any(word.startswith("run.dir=") for word in words):
         return _fail(
@@ -121,12 +122,41 @@ def _resume(words: list[str]) -> int:
     from megaent.composition import compose_config
 
     everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
-    everything += [f"run.dir={path}", f"run.threads={record.threads}", *words[1:]]
+    # Quoted, because Hydra has a meaning for = and , and ( in a value.
+    directory = json.dumps(str(path), ensure_ascii=False)
+    everything += [f"run.dir={directory}", f"run.threads={record.threads}", *words[1:]]
     config, text = compose_config(everything)
+    _refuse_other_defaults(path, compose_config(record.overrides)[1], words[1:])
     from megaent.run import train
 
     train(config, text, everything, is_resumed=True)
     return 0
+
+
+def _refuse_other_defaults(run: Path, text: str, words: list[str]) -> None:
+    """The recorded overrides must mean what they meant: a default that moved since would go unnoticed."""
+    from omegaconf import OmegaConf
+
+    from megaent.errors import CheckpointError
+
+    then = _values(OmegaConf.to_container(OmegaConf.load(run / "config.yaml")))
+    now = _values(OmegaConf.to_container(OmegaConf.create(text)))
+    said = {word.split("=", 1)[0].lstrip("+") for word in words}
+    moved = [key for key in then if key in now and then[key] != now[key] and key not in said]
+    if moved:
+        listed = " ".join(f"{key}={json.dumps(then[key])}" for key in moved)
+        raise CheckpointError(
+            f"{run} was started when {moved[0]} was {then[moved[0]]}, and this version of megaent makes it "
+            f"{now[moved[0]]}; to continue as it began add {listed} to the command"
+        )
+
+
+def _values(node: object, prefix: str = "") -> dict[str, object]:
+    """A nested configuration as ``{"optim.lr": 1e-6, …}``."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    below = [_values(value, f"{prefix}.{name}" if prefix else name) for name, value in node.items()]
+    return {key: value for part in below for key, value in part.items()}
 
 
 def _convert(words: list[str]) -> int:

@@ -113,12 +113,18 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
     )
 
 
-def build_trainer(config: TrainConfig, folder: Path, actor: MegatronActor) -> Trainer:
-    """The loop around ``actor``; engine and reward on the leader of each replica."""
+def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptStream]:
+    """The task and its prompts, read whole: a mistake in the data is found before a model is built."""
     task = load_task(
         config.data, folder, max_prompt_tokens=context_length(folder) - config.rollout.max_new_tokens
     )
-    stream = PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
+    return task, PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
+
+
+def build_trainer(
+    config: TrainConfig, folder: Path, *, actor: MegatronActor, task: Task, stream: PromptStream
+) -> Trainer:
+    """The loop around ``actor``; engine and reward on the leader of each replica."""
     method = build_method(config.method)
     is_leader = actor.layout.is_leader
     if method.needs_reference:

@@ -22,7 +22,15 @@ from megaent.checkpoint import CheckpointStore, newest_valid, read_state, save_c
 from megaent.config import TrainConfig
 from megaent.errors import CheckpointError
 from megaent.evaluate import EvaluationSummary
-from megaent.launch import build_actor, build_trainer, check_before_building, join, model_folder, run_path
+from megaent.launch import (
+    build_actor,
+    build_trainer,
+    check_before_building,
+    join,
+    load_prompts,
+    model_folder,
+    run_path,
+)
 from megaent.metrics import replace_file
 from megaent.progress import Progress
 from megaent.report import before_after_markdown, before_after_table, draw_curves, write_summary
@@ -39,13 +47,14 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
     check_before_building(config)
     say = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False).print
     folder = model_folder(config, say)
+    task, stream = load_prompts(config, folder)
     layout = join(config)
     try:
         directory = RunDirectory(run_path(config, layout))
         if layout.rank == 0 and not is_resumed:
             directory.refuse_existing()
         actor = build_actor(config, folder, layout)
-        trainer = build_trainer(config, folder, actor)
+        trainer = build_trainer(config, folder, actor=actor, task=task, stream=stream)
         try:
             if layout.rank == 0:
                 if not is_resumed:

@@ -169,7 +169,7 @@ def outcomes(program: Program, here: Path, reference: Path) -> dict[str, Outcome
     def make(name: str) -> Outcome:
         mistake = MISTAKES[name]
         words = [word.format(here=here, run=here / f"run-{name}") for word in mistake.words]
-        return program.run(*words, **mistake.environment, **more)
+        return program.run(*words, environment=mistake.environment | more)
 
     with occupied_port() as port, ThreadPoolExecutor(2) as pool:
         more = {"MASTER_PORT": str(port)}
@@ -241,6 +241,19 @@ def test_the_checkpoint_of_another_model_is_refused(
     for listing in (before, after):
         listing.pop("log.txt")
     assert after == before
+
+
+def test_a_default_that_moved_since_is_not_taken(program: Program, reference: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(reference, tmp_path / "run")
+    config = run / "config.yaml"
+    then = config.read_text()
+    assert then.count("  beta2: 0.999\n") == 1
+    config.write_text(then.replace("  beta2: 0.999\n", "  beta2: 0.95\n"))
+    outcome = program.run("resume", str(run))
+    check_one_message(outcome, 5)
+    assert "was started when optim.beta2 was 0.95, and this version of megaent makes it 0.999" in outcome.err
+    assert "add optim.beta2=0.95 to the command" in outcome.err
+    program.run("resume", str(run), "optim.beta2=0.95").check()
 
 
 @pytest.fixture

@@ -130,7 +130,8 @@ def test_every_step_is_recorded_once(killed: Path) -> None:
 
 
 def test_resuming_a_finished_run_changes_nothing(program: Program, reference: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(reference, tmp_path / "run")
+    # A name full of what means something to Hydra.
+    run = shutil.copytree(reference, tmp_path / "a run (lr=1e-3, 2)")
     before = contents(run)
     outcome = program.run("resume", str(run)).check()
     after = contents(run)

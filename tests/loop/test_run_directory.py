@@ -99,8 +99,9 @@ Graded = tuple[Outcome, tuple[str, ...], Path]  # how it ended, its processes af
 def graded(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Graded:
     """Two steps of an untrained model that knows hardly a word but fractions."""
     folder = tmp_path_factory.mktemp("graded")
-    sizes = {"vocab_size": len(WORDS), "eos_token_id": 1, "pad_token_id": 0}
-    save_tiny(folder / "model", family="llama", tie=False, **sizes)
+    save_tiny(
+        folder / "model", family="llama", tie=False, vocab_size=len(WORDS), eos_token_id=1, pad_token_id=0
+    )
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.decoder = decoders.WordPiece(cleanup=False)

@@ -17,10 +17,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from megaent.checkpoint import verify
 from megaent.metrics import is_repeatable, read_metrics
@@ -143,15 +145,15 @@ class Program:
         *words: str,
         program: tuple[str, ...] = ("-m", "megaent"),
         under: tuple[str, ...] = (),
-        **more: str,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Running:
-        """``under`` is a command that starts the interpreter; ``more`` is added to the environment."""
+        """``under`` is a command that starts the interpreter; ``environment`` is added to ours."""
         command = [*under, sys.executable, *program, *words]
-        return Running(command, self.environment | more, folder=self.folder)
+        return Running(command, {**self.environment, **environment}, folder=self.folder)
 
-    def run(self, *words: str, **more: str) -> Outcome:
+    def run(self, *words: str, environment: Mapping[str, str] = MappingProxyType({})) -> Outcome:
         """``megaent WORDS``, to its end."""
-        return self.start(*words, **more).finish()
+        return self.start(*words, environment=environment).finish()
 
     def run_dying_at(self, moment: str, *words: str) -> Outcome:
         """``megaent WORDS``, killed at ``moment`` (see tests/loop/dying.py)."""
@@ -212,7 +214,7 @@ def committed(run: Path) -> list[int]:
 
 def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """Weights and both moments of Adam by their global names, whole, whatever layout wrote them."""
-    reader = dcp.FileSystemReader(folder / "model")
+    reader = FileSystemReader(folder / "model")
     entries = reader.read_metadata().state_dict_metadata
     tensors = {
         name: torch.full(tuple(entry.size), torch.nan, dtype=entry.properties.dtype)
@@ -221,7 +223,7 @@ def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.load(tensors, storage_reader=reader, no_dist=True)
+        load(tensors, storage_reader=reader, no_dist=True)
     assert {"exp_avg", "exp_avg_sq"} <= {part for name in tensors for part in name.split(".")}
     return tensors
 
