@@ -79,7 +79,10 @@ def compose_config(overrides: Sequence[str]) -> tuple[TrainConfig, str]:
             composed = compose(ROOT, overrides=expanded)
     except HydraException as error:
         raise ConfigError(_explain(error)) from error
-    return to_typed(composed), OmegaConf.to_yaml(composed)
+    try:
+        return to_typed(composed), OmegaConf.to_yaml(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
 
 
 def to_typed(composed: DictConfig) -> TrainConfig:

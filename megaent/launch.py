@@ -45,13 +45,13 @@ def check_before_building(config: TrainConfig) -> None:
         pp=parallel.pipeline_model_parallel_size,
         cp=parallel.context_parallel_size,
     )
-    if not isinstance(config.model, DemoModelConfig):
-        check_layout(
-            read_architecture(Path(config.model.path)),
-            tp=parallel.tensor_model_parallel_size,
-            pp=parallel.pipeline_model_parallel_size,
-            vpp=parallel.virtual_pipeline_model_parallel_size,
-        )
+    is_demo = isinstance(config.model, DemoModelConfig)
+    check_layout(
+        config.model if is_demo else read_architecture(Path(config.model.path)),
+        tp=parallel.tensor_model_parallel_size,
+        pp=parallel.pipeline_model_parallel_size,
+        vpp=parallel.virtual_pipeline_model_parallel_size,
+    )
 
 
 def model_folder(config: TrainConfig, say: Say) -> Path:

@@ -197,5 +197,5 @@ def no_room(folder: Path, *, needed: int, free: int, cause: str = "no room for i
     known = f"{needed} bytes are needed and " if needed else ""
     return (
         f"{folder} could not be written: {cause} ({known}{free} bytes are free); earlier checkpoints are "
-        "untouched. Make room, or resume with run.dir on another disk"
+        "untouched. Make room, or copy the run to another disk and resume the copy"
     )

@@ -185,6 +185,13 @@ class Run:
         state: dict[str, Any] = dict(read_state(path))
         actor = self.actor
         mine = dataclasses.asdict(actor.architecture)
+        lacking = [
+            key for key in ("step", "optimizer_steps", "architecture", "reference") if key not in state
+        ]
+        if lacking:
+            raise CheckpointError(
+                f"{path}/state.json lacks {', '.join(lacking)}: it was written by another version of megaent"
+            )
         if state["architecture"] != mine:
             raise CheckpointError(
                 f"{path} is of another model: {state['architecture']}, this run's is {mine}"

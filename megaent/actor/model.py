@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,23 @@ def _refuse_unsupported(file: Path, config: dict) -> None:
         raise ModelError(f"{file}: attention_bias=true is supported for qwen2 only")
 
 
-def check_layout(architecture: Architecture, *, tp: int, pp: int, vpp: int | None) -> None:
+class Divisible(Protocol):
+    """The sizes that a layout divides: an Architecture, or a configuration of a model yet to be made."""
+
+    @property
+    def num_heads(self) -> int: ...
+
+    @property
+    def num_kv_heads(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def num_layers(self) -> int: ...
+
+
+def check_layout(architecture: Divisible, *, tp: int, pp: int, vpp: int | None) -> None:
     """Refuse a layout that does not divide the model, before anything is built."""
     for name, size in (
         ("attention heads", architecture.num_heads),
