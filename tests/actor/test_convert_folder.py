@@ -405,6 +405,7 @@ def test_a_damaged_megatron_folder_is_refused(megatron: dict, tmp_path: Path, da
     message = "cannot be read"
     if damage == "truncated":
         os.truncate(model / "__3_0.distcp", 5000)
+        message = r"__3_0\.distcp is damaged"
     elif damage == "gone":
         (model / "__3_0.distcp").unlink()
     elif damage == "other model":
