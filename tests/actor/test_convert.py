@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.megatron_folder import hf_shapes
 from megaent.actor.model import Architecture
 from megaent.actor.optimizer import AdamOptions
-from megaent.actor.parallel import Layout, close_parallel, init_parallel
+from megaent.actor.parallel import Layout
 from megaent.experience.pack import pack
 from megaent.types import Grade, Group, Prompt, Response
 
@@ -134,21 +133,6 @@ MODELS = {
     "qwen3_tied": {"family": "qwen3", "tie": True, "head_dim": 32},
     "llama": {"family": "llama", "tie": False},
 }
-
-
-@pytest.fixture(scope="module")
-def layout() -> Iterator[Layout]:
-    yield init_parallel(
-        tp=1,
-        pp=1,
-        vpp=None,
-        cp=1,
-        sequence_parallel=False,
-        device=torch.device("cpu"),
-        timeout_s=60,
-        seed=1,
-    )
-    close_parallel()
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ from support.tiny_hf import save_tiny
 from megaent.actor.attention import length_buckets
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
-from megaent.actor.parallel import Layout, check_world, close_parallel, init_parallel
+from megaent.actor.parallel import Layout, check_world
 from megaent.errors import ConfigError, ModelError, NumericsError
 from megaent.experience.pack import pack
 from megaent.methods import build_method
@@ -24,21 +23,6 @@ from megaent.objective.compose import estimate
 from megaent.types import Experience, Metrics
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture(scope="module")
-def layout() -> Iterator[Layout]:
-    yield init_parallel(
-        tp=1,
-        pp=1,
-        vpp=None,
-        cp=1,
-        sequence_parallel=False,
-        device=torch.device("cpu"),
-        timeout_s=60,
-        seed=0,
-    )
-    close_parallel()
 
 
 @pytest.fixture(scope="module")
