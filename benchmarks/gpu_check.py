@@ -156,7 +156,8 @@ def measure(folder: Path, shape: Shape, device: str) -> dict[str, object]:
     from megaent.actor.optimizer import AdamOptions
     from megaent.actor.parallel import close_parallel, init_parallel, resolve_device
     from megaent.methods import build_method
-    from megaent.objective.compose import Alone, estimate
+    from megaent.objective.estimate import estimate
+    from megaent.objective.seen import Alone, Seen
 
     layout = init_parallel(
         tp=1, pp=1, vpp=None, cp=1, sequence_parallel=False,
@@ -168,16 +169,17 @@ def measure(folder: Path, shape: Shape, device: str) -> dict[str, object]:
         ActorOptions(dtype="bfloat16", microbatch_tokens=16384),
         AdamOptions(lr=1e-6),
     )
-    batch, method = random_batch(shape), build_method({"grpo": {}})
+    batch, method = random_batch(shape), build_method({"grpo": {}}).phases[0].method
     seconds: dict[str, list[float]] = {"score": [], "update": []}
     for _ in range(4):
         batch = timed(seconds["score"], lambda b=batch: actor.score(b, temperature=1.0))
-        terms, _ = estimate(
-            method, batch, minibatch_S=torch.zeros_like(batch.group), num_minibatches=1, population=Alone()
+        seen = Seen(
+            batch=batch, population=Alone(), minibatch_S=torch.zeros_like(batch.group), num_minibatches=1
         )
+        terms, _ = estimate(method, seen)
         timed(
             seconds["update"],
-            lambda b=batch, t=terms: actor.update(b, t, method, temperature=1.0, num_minibatches=1),
+            lambda b=batch, t=terms: actor.update(b, t, method.loss, temperature=1.0, num_minibatches=1),
         )
     parameters = sum(p.numel() for model in actor.models for p in model.parameters())
     close_parallel()

@@ -20,6 +20,7 @@ USAGE = """usage: megaent COMMAND …
   resume DIR [key=value …]     continue a run, also under another parallel layout
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   doctor                       what is installed, which backends are used, what is missing
+  doctor --methods             every method, and which of them can be combined
 
 Groups: experiment= model= data= rollout= method=   e.g. megaent train experiment=demo steps=20
 """
@@ -170,8 +171,16 @@ def _convert(words: list[str]) -> int:
 
 
 def _doctor(words: list[str]) -> int:
+    if words == ["--methods"]:
+        from megaent.methods.matrix import compatibility
+        from megaent.methods.matrix import render as render_matrix
+
+        print(render_matrix(compatibility()))
+        return 0
     from megaent.doctor import doctor, exit_code, render
 
+    if words:
+        return _fail(f"doctor takes --methods or nothing, got {' '.join(words)}", 2)
     checks = doctor()
     print(render(checks))
     return exit_code(checks)

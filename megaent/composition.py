@@ -30,6 +30,7 @@ from megaent.config import (
     ParallelConfig,
     RunConfig,
     TrainConfig,
+    TwoStrategiesConfig,
     require,
 )
 from megaent.errors import ConfigError
@@ -51,7 +52,12 @@ def register() -> None:
 
 _GROUPS: dict[str, dict[str, type]] = {
     "model": {"hf": ModelConfig, "demo": DemoModelConfig},
-    "data": {"chain_sum": ChainSumConfig, "addition": AdditionConfig, "jsonl": JsonlConfig},
+    "data": {
+        "chain_sum": ChainSumConfig,
+        "two_strategies": TwoStrategiesConfig,
+        "addition": AdditionConfig,
+        "jsonl": JsonlConfig,
+    },
     "rollout": {"embedded": EmbeddedConfig, "fake": FakeConfig},
 }
 
@@ -111,21 +117,29 @@ def check_run(config: TrainConfig) -> None:
     )
     is_demo = isinstance(config.model, DemoModelConfig)
     require(
-        isinstance(config.data, ChainSumConfig) or not is_demo,
-        f"model=demo knows only the tokens of data=chain_sum, got data={config.data.name}; "
-        "use model=hf model.path=…",
+        isinstance(config.data, ChainSumConfig | TwoStrategiesConfig) or not is_demo,
+        "model=demo knows only the tokens of data=chain_sum and data=two_strategies, got "
+        f"data={config.data.name}; use model=hf model.path=…",
     )
 
 
 def expand_method_options(overrides: list[str]) -> list[str]:
     """``method.coef=1`` is short for ``method.<name>.coef=1`` when there is one method."""
     chosen = [o.split("=", 1)[1] for o in overrides if o.startswith("method=")]
-    name = chosen[-1].strip("[]") if chosen else "grpo"
+    names = [name.strip() for name in chosen[-1].strip("[]").split(",")] if chosen else ["grpo"]
 
     def expand(override: str) -> str:
         match = re.match(r"method\.(\w+)(?=[=])", override)
-        is_short = match is not None and match.group(1) not in METHODS
-        return f"method.{name}.{override.removeprefix('method.')}" if is_short else override
+        if match is None or match.group(1) in METHODS:
+            return override
+        if len(names) > 1:
+            option = match.group(1)
+            owners = [n for n in names if n in METHODS and option in inspect.signature(METHODS[n]).parameters]
+            raise ConfigError(
+                f"method.{option} could belong to any of {', '.join(names)}; write "
+                f"{' or '.join(f'method.{n}.{option}' for n in owners or names)}"
+            )
+        return f"method.{names[0]}.{override.removeprefix('method.')}"
 
     return [expand(override) for override in overrides]
 

@@ -214,6 +214,26 @@ class ChainSumConfig(DataConfig):
 
 
 @dataclass
+class TwoStrategiesConfig(DataConfig):
+    """``data=two_strategies``: sums modulo a number, answered at once or step by step (docs/tasks.md)."""
+
+    name: str = "two_strategies"
+    train_prompts: int = 256
+    easy_fraction: float = 0.75  # of the training prompts: two numbers; the others have four or five
+    modulus: int = 13
+    careful_share: float = 0.06  # of the answers that the warm-up ends on: those with steps
+    teacher_error: float = 0.05  # per result of a teacher trace
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.train_prompts > 0, "data.train_prompts must be above 0: this task has millions, got 0")
+        require(7 <= self.modulus <= 64, f"data.modulus must lie in 7 to 64, got {self.modulus}")
+        for name in ("easy_fraction", "careful_share", "teacher_error"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"data.{name} must lie in [0, 1], got {value}")
+
+
+@dataclass
 class AdditionConfig(DataConfig):
     """``data=addition``: few-shot addition for a real language model."""
 

@@ -29,7 +29,9 @@ class EvaluationSummary:
     accuracy_high: float
     mean_length: float  # tokens of a response
     mean_entropy: float  # nats per response token
+    mean_first_entropy: float  # nats, of a response's first token: how open the choice of a strategy is
     pass_at_8: float | None  # None where a prompt has fewer than 8 responses
+    worst_at_8: float | None  # None likewise
     num_prompts: int
     group_size: int
 
@@ -42,14 +44,18 @@ class PromptOutcome:
     correct: tuple[bool, ...]  # [G]
     length: tuple[int, ...]  # [G] tokens
     entropy: float  # nats, summed over the tokens of all its responses
+    first_entropy: float  # nats, summed over the first tokens of its responses
 
 
 def prompt_outcomes(batch: Experience) -> list[PromptOutcome]:
     """One outcome per prompt of a scored batch, in its order."""
     if batch.entropy is None:
         raise ValueError("an evaluation needs a scored batch: entropy is missing; call score first")
+    entropy_T = batch.entropy.double()
     entropy_S = torch.zeros(batch.num_responses, dtype=torch.float64)
-    entropy_S.index_add_(0, batch.owner, batch.entropy.double())
+    entropy_S.index_add_(0, batch.owner, entropy_T)
+    first_S = torch.zeros(batch.num_responses, dtype=torch.float64)
+    first_S.index_add_(0, batch.owner, torch.where(batch.position == 0, entropy_T, 0.0))
     outcomes = []
     for number, prompt in enumerate(batch.prompts):
         mine = batch.group == number
@@ -59,6 +65,7 @@ def prompt_outcomes(batch: Experience) -> list[PromptOutcome]:
                 correct=tuple(batch.correct[mine].tolist()),
                 length=tuple(batch.length[mine].tolist()),
                 entropy=float(entropy_S[mine].sum()),
+                first_entropy=float(first_S[mine].sum()),
             )
         )
     return outcomes
@@ -76,13 +83,16 @@ def summarise(outcomes: Sequence[PromptOutcome]) -> EvaluationSummary:
     low, high = accuracy_interval(correct_PG)
     group_size = correct_PG.shape[1]
     tokens = sum(sum(outcome.length) for outcome in outcomes)
+    begun = sum(length > 0 for outcome in outcomes for length in outcome.length)
     return EvaluationSummary(
         accuracy=avg_at_k(correct_PG),
         accuracy_low=low,
         accuracy_high=high,
         mean_length=tokens / correct_PG.numel(),
         mean_entropy=entropy / max(tokens, 1),
+        mean_first_entropy=sum(outcome.first_entropy for outcome in outcomes) / max(begun, 1),
         pass_at_8=pass_at_k(correct_PG, 8) if group_size >= 8 else None,
+        worst_at_8=worst_at_k(correct_PG, 8) if group_size >= 8 else None,
         num_prompts=len(outcomes),
         group_size=group_size,
     )

@@ -79,6 +79,18 @@ def plainly_equal(key: str, answer: str) -> bool | None:
     return False if ours[0].denominator == theirs[0].denominator == 1 else None
 
 
+def canonical(answer: str) -> str:
+    """The same text for answers that looking finds equal: ``1,000`` and ``1000.0``, ``x + 1`` and ``x+1``.
+
+    What only mathematics can tell equal, such as ``1/2`` and ``0.5``, keeps its own form.
+    """
+    number = _number(answer)
+    if number is None:
+        return "".join(answer.split())
+    value, is_percent = number
+    return f"{value}{'%' if is_percent else ''}"
+
+
 def boxed(text: str) -> str | None:
     """The content of the last ``\\boxed{...}`` or ``\\boxed x``; None if absent or not closed."""
     start = _last_box(text)

@@ -19,6 +19,7 @@ from megaent.data.task import Task, load_task
 from megaent.data.tokenizer import context_length
 from megaent.data.warmup import make_demo_model, wait_for_demo_model
 from megaent.errors import ConfigError
+from megaent.method_state import MethodState
 from megaent.methods import build_method
 from megaent.reward.reward import make_reward
 from megaent.rollout.embedded import EmbeddedEngine
@@ -115,9 +116,9 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
 
 def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptStream]:
     """The task and its prompts, read whole: a mistake in the data is found before a model is built."""
-    task = load_task(
-        config.data, folder, max_prompt_tokens=context_length(folder) - config.rollout.max_new_tokens
-    )
+    phases = build_method(config.method).phases
+    longest = max(phase.max_new_tokens or config.rollout.max_new_tokens for phase in phases)
+    task = load_task(config.data, folder, max_prompt_tokens=context_length(folder) - longest)
     return task, PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
 
 
@@ -125,9 +126,9 @@ def build_trainer(
     config: TrainConfig, folder: Path, *, actor: MegatronActor, task: Task, stream: PromptStream
 ) -> Trainer:
     """The loop around ``actor``; engine and reward on the leader of each replica."""
-    method = build_method(config.method)
+    schedule = build_method(config.method)
     is_leader = actor.layout.is_leader
-    if method.needs_reference:
+    if schedule.needs_reference:
         actor.keep_reference()
     return Trainer(
         actor=actor,
@@ -135,7 +136,9 @@ def build_trainer(
         reward=make_reward(task.grader, **task.grader_options) if is_leader else None,
         task=task,
         stream=stream,
-        method=method,
+        schedule=schedule,
+        state=MethodState(schedule, [prompt.id for prompt in task.train]),
+        num_steps=config.steps,
         sampling=sampling_params(config, task),
         group_size=config.rollout.group_size,
         num_minibatches=config.optim.minibatches,

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,11 +16,13 @@ import torch
 from rich.console import Console
 from torch.distributed.checkpoint.api import CheckpointException  # noqa: TID251 - an error, no process group
 
+from megaent.actor.hf_folder import write_weights
 from megaent.actor.megatron_actor import MegatronActor
 from megaent.actor.parallel import Layout, close_parallel
 from megaent.actor.state import load_state, save_state
 from megaent.checkpoint import CheckpointStore, newest_valid, read_state, save_checkpoint
 from megaent.config import TrainConfig
+from megaent.curriculum import measure_semantic_entropy
 from megaent.errors import CheckpointError
 from megaent.evaluate import EvaluationSummary
 from megaent.launch import (
@@ -62,7 +65,7 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
                         model=folder,
                         config_yaml=config_yaml,
                         overrides=overrides,
-                        method=repr(trainer.method),
+                        method="\n".join([repr(trainer.schedule), "", *trainer.schedule.words()]),
                         threads=torch.get_num_threads(),
                     )
                 log_to(directory.path)
@@ -95,10 +98,13 @@ class Run:
     def run(self) -> None:
         done = self.restore()
         self.trainer.publish(done)
+        self.prepare()
         config = self.config
         with Progress(config.steps, first_step=done, rank=self.layout.rank) as progress:
             progress.say(f"{self.layout} · {config.run.name} · {self.directory.path}")
-            progress.say(f"method {self.trainer.method!r}")
+            progress.say(f"method {self.trainer.schedule!r}")
+            for line in self.trainer.schedule.words():
+                progress.say(f"  {line}")
             if config.evaluate.at_start and self.before is None:
                 progress.say("evaluating before the first step")
                 self.before = self.evaluate()
@@ -115,6 +121,7 @@ class Run:
         recorder = self._recorder(done)
         try:
             for step in range(done + 1, config.steps + 1):
+                self.enter_phase(step)
                 report = self.trainer.step(step)
                 if config.evaluate.every and step % config.evaluate.every == 0:
                     report = dataclasses.replace(report, metrics=report.metrics | self._evaluated())
@@ -155,6 +162,7 @@ class Run:
                 "layout": str(self.layout),
                 "architecture": dataclasses.asdict(actor.architecture),
                 "reference": actor.reference_digest,
+                "method": self.trainer.state.state(),
                 "before": self.before,
                 "seconds": self.seconds_before + started - self.started,
             },
@@ -186,7 +194,9 @@ class Run:
         actor = self.actor
         mine = dataclasses.asdict(actor.architecture)
         lacking = [
-            key for key in ("step", "optimizer_steps", "architecture", "reference") if key not in state
+            key
+            for key in ("step", "optimizer_steps", "architecture", "reference", "method")
+            if key not in state
         ]
         if lacking:
             raise CheckpointError(
@@ -196,6 +206,9 @@ class Run:
             raise CheckpointError(
                 f"{path} is of another model: {state['architecture']}, this run's is {mine}"
             )
+        self.trainer.state.load_state(state["method"])
+        if self.trainer.state.reference:
+            actor.keep_reference(self.directory.path / self.trainer.state.reference)
         if state["reference"] != actor.reference_digest:
             raise CheckpointError(
                 f"{path} was trained against the reference policy {state['reference']}, this run's is "
@@ -206,6 +219,48 @@ class Run:
         self.before = state["before"]
         self.seconds_before = float(state["seconds"])
         return int(state["step"])
+
+    # ------------------------------------------------------------ phases and curriculum
+
+    def prepare(self) -> None:
+        """Semantic entropies of the training prompts under the starting model, if a curriculum asks."""
+        state = self.trainer.state
+        if state.curriculum is None or state.semantic_entropy:
+            return
+        started = time.perf_counter()
+        state.semantic_entropy = measure_semantic_entropy(self.trainer, state.curriculum)
+        log.info(
+            "measured the semantic entropy of %d prompts in %.1f s",
+            len(state.semantic_entropy),
+            time.perf_counter() - started,
+        )
+
+    def enter_phase(self, step: int) -> None:
+        """What a phase asks for at its start: a new reference policy, a new optimizer. A collective."""
+        trainer, state = self.trainer, self.trainer.state
+        number = trainer.schedule.number_at(step, trainer.num_steps)
+        if number == state.phase:
+            return
+        phase = trainer.schedule.phases[number]
+        log.info("step %d begins the phase %r", step, phase.name)
+        if phase.reset_reference and trainer.schedule.needs_reference:
+            state.reference = f"references/{number}"
+            self._write_reference(self.directory.path / state.reference)
+        if phase.reset_optimizer:
+            self.actor.reset_optimizer()
+        state.phase = number
+
+    def _write_reference(self, folder: Path) -> None:
+        """The present policy as the reference, kept as a Hugging Face folder for a later resume."""
+        if self.layout.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            write_weights(folder, self.actor.named_weights())
+        else:
+            for _ in self.actor.named_weights():
+                pass
+        self.layout.barrier()
+        self.actor.keep_reference(folder)
 
     # ------------------------------------------------------------ evaluation
 

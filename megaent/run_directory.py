@@ -1,10 +1,11 @@
 """What a run leaves behind, for people and for ``resume``.
 
     config.yaml      the resolved configuration     command.json   overrides and environment
-    method.txt       repr of the method             log.txt        what was said
+    method.txt       the method, and in words       log.txt        what was said
     metrics.jsonl    one line a step                tensorboard/   the same, and histograms
     responses.md     a few responses a step         checkpoints/   newest last
-    hf/              the model's small files        summary.json, summary.md, curves.png
+    hf/              the model's small files        references/    policies a later phase refers to
+    summary.json, summary.md, curves.png
 
 Only rank 0 writes here, checkpoints aside.
 """

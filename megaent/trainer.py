@@ -1,43 +1,32 @@
-"""The loop. One step: generate, grade, pack, score, estimate, update, publish."""
+"""The loop. One step: collect (generate, grade, remember), pack, score, estimate, update, publish."""
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 
 from megaent.actor.actor import Actor, Placement
+from megaent.clock import Clock, timed
 from megaent.data.prompts import PromptStream
+from megaent.data.step_boundary import tokens_closing_a_step
 from megaent.data.task import Task, decode_groups
 from megaent.errors import DataError, NumericsError
 from megaent.evaluate import EvaluationSummary, by_split, prompt_outcomes, summarise
 from megaent.experience.describe import describe
-from megaent.experience.pack import assign_minibatches, pack
-from megaent.memory import peak_gib, reset_peak
-from megaent.objective.compose import Method, estimate
+from megaent.experience.filter import first_kept, is_informative
+from megaent.experience.pack import SECOND_ROLLOUT, assign_minibatches, mark_steps, pack
+from megaent.method_state import MethodState, outcome
+from megaent.objective.compose import Method, Phase, Schedule
+from megaent.objective.estimate import estimate
+from megaent.objective.seen import Seen
 from megaent.randomness import draw_seed
 from megaent.reward.reward import Reward
 from megaent.rollout.engine import RolloutEngine
 from megaent.sync.publish import publish
 from megaent.types import Experience, Group, Metrics, Prompt, RolloutRequest, SamplingParams, TokenTerms
-
-Verb = TypeVar("Verb", bound=Callable[..., Any])
-
-
-def timed(verb: Verb) -> Verb:
-    """Measure a verb of the step under its own name."""
-
-    @functools.wraps(verb)
-    def measured(self: Trainer, *args: Any) -> Any:
-        with self.clock.measure(verb.__name__):
-            return verb(self, *args)
-
-    return measured  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +39,7 @@ class StepReport:
     entropy_histogram: torch.Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Trainer:
     """Everything a step needs. ``engine`` and ``reward`` exist on the leader of each replica only."""
 
@@ -59,29 +48,32 @@ class Trainer:
     reward: Reward | None
     task: Task
     stream: PromptStream
-    method: Method
+    schedule: Schedule
+    state: MethodState
+    num_steps: int  # of the whole run: phases and annealed coefficients depend on it
     sampling: SamplingParams
     group_size: int
     num_minibatches: int
     seed: int
     mismatch_limit: float = 0.0  # nats, of the mean absolute mismatch; 0 only reports
-    clock: Clock = field(default_factory=lambda: Clock())
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def layout(self) -> Placement:
         return self.actor.layout
 
     def step(self, step: int) -> StepReport:
-        """One turn of the loop; a collective. Steps count from 1 and any step can be run first."""
-        groups = self.generate(step)
-        groups = self.grade(groups)
-        batch = self.pack(groups)
-        batch = self.score(batch)
-        terms, metrics = self.estimate(batch)
-        metrics |= self.update(batch, terms)
+        """One turn of the loop; a collective. Steps count from 1."""
+        method = self.phase_at(step).method
+        groups = self.collect(step)
+        batch = self.pack(step, groups)
+        batch = self.score(step, batch)
+        terms, metrics = self.estimate(step, batch)
+        metrics |= self.update(step, batch, terms)
         self.publish(step)
         described, histogram = describe(batch, self.layout, vocab_size=self.actor.vocab_size)
         metrics |= described | {"version": float(step)}
+        self.state.after_step(method, metrics)
         self._check_mismatch(metrics)
         metrics |= self.clock.take()
         metrics |= _rates(metrics)
@@ -89,15 +81,56 @@ class Trainer:
 
     # ------------------------------------------------------------ the verbs
 
+    def collect(self, step: int) -> list[Group]:
+        """This leader's graded groups: of the step's prompts, or of as many that teach something."""
+        method = self.phase_at(step).method
+        if method.sampling is None:
+            groups = self.grade(self.generate(step))
+            self.remember(step, groups)
+        else:
+            groups = self._collect_informative(step, method.sampling.max_batches)
+        if method.second_rollout is not None:
+            groups = groups + self.grade(self._generate_second(step, groups, method))
+        return groups
+
+    def _collect_informative(self, step: int, max_batches: int) -> list[Group]:
+        """Groups with right and wrong responses, first come first kept, until there are enough anywhere."""
+        kept: list[Group] = []
+        for attempt in range(max_batches):
+            groups = self.grade(self.generate(step, attempt))
+            self.remember(step, groups)
+            kept += [group for group in groups if is_informative(group)]
+            mine = self.layout.share([group.index for group in kept] if self.layout.is_leader else None)
+            everywhere = self.layout.gather_over_replicas(mine)
+            if len(everywhere) >= self.stream.per_step:
+                break
+        stage = str(self.phase_at(step).stage)
+        self.state.batches_taken[stage] = self.state.batches_taken.get(stage, 0) + attempt + 1
+        return first_kept(kept, everywhere, self.stream.per_step)
+
     @timed
-    def generate(self, step: int) -> list[Group]:
-        """This leader's share of the step's prompts, continued; peers have none."""
+    def generate(self, step: int, attempt: int = 0) -> list[Group]:
+        """This leader's share of one batch of prompts, continued; peers have none."""
         if self.engine is None:
             return []
+        first = attempt * self.stream.per_step
         mine = [
-            item for item in self.stream.take(step - 1) if item[0] % self.layout.dp == self.layout.dp_rank
+            (first + place, prompt)
+            for place, prompt in self._stream(step).take(self._batch_number(step, attempt))
+            if place % self.layout.dp == self.layout.dp_rank
         ]
-        return self.engine.generate(self._requests(mine, "rollout", step, self.group_size), self.sampling)
+        requests = self._requests(mine, ("rollout", step, *([attempt] if attempt else [])), self.group_size)
+        return self.engine.generate(requests, self._sampling(step))
+
+    def _generate_second(self, step: int, groups: list[Group], method: Method) -> list[Group]:
+        assert method.second_rollout is not None, "asked of a method with a second rollout"
+        if self.engine is None:
+            return []
+        limit = round(method.second_rollout.fraction * self.stream.per_step)
+        items = [(group.index + SECOND_ROLLOUT, group.prompt) for group in groups if group.index < limit]
+        temperature = self.state.coefs(method)["second_temperature"]
+        requests = self._requests(items, ("second rollout", step), self.group_size)
+        return self.engine.generate(requests, replace(self._sampling(step), temperature=temperature))
 
     @timed
     def grade(self, groups: list[Group]) -> list[Group]:
@@ -105,36 +138,58 @@ class Trainer:
             return []
         return self.reward.grade(decode_groups(groups, self.task.decode))
 
+    def remember(self, step: int, groups: list[Group]) -> None:
+        """What every graded group tells of its prompt, known to every rank; once a step and prompt."""
+        if self.state.history is not None:
+            mine = self.layout.share([outcome(group) for group in groups] if self.layout.is_leader else None)
+            self.state.commit(step, self.layout.gather_over_replicas(mine))
+
     @timed
-    def pack(self, groups: list[Group]) -> Experience:
+    def pack(self, step: int, groups: list[Group]) -> Experience:
         """The leader's groups as one packed batch, on every rank of its replica."""
-        return self.layout.share(pack(groups) if self.layout.is_leader else None)
+        batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
+        batch = replace(batch, is_second=(batch.index >= SECOND_ROLLOUT)[batch.group])
+        boundary = self.phase_at(step).method.step_boundary
+        if boundary is not None:
+            batch = mark_steps(batch, self._closing_tokens(boundary))
+        if self.state.history is not None:
+            columns = self.state.history.columns(step, [prompt.id for prompt in batch.prompts])
+            batch = replace(batch, history=columns)
+        return batch
 
     @timed
-    def score(self, batch: Experience) -> Experience:
+    def score(self, step: int, batch: Experience) -> Experience:
         return self.actor.score(
-            batch, temperature=self.sampling.temperature, with_reference=self.method.needs_reference
-        )
-
-    @timed
-    def estimate(self, batch: Experience) -> tuple[TokenTerms, Metrics]:
-        indices = self.layout.gather_over_replicas(batch.index.tolist())
-        minibatch_P = assign_minibatches(batch.index, indices, self.num_minibatches)
-        return estimate(
-            self.method,
             batch,
-            minibatch_S=minibatch_P[batch.group],
-            num_minibatches=self.num_minibatches,
-            population=self.layout,
+            temperature=self._sampling(step).temperature,
+            with_reference=self.phase_at(step).method.needs_reference,
         )
 
     @timed
-    def update(self, batch: Experience, terms: TokenTerms) -> Metrics:
+    def estimate(self, step: int, batch: Experience) -> tuple[TokenTerms, Metrics]:
+        method = self.phase_at(step).method
+        place_P = batch.index % SECOND_ROLLOUT  # both rollouts of a prompt are learnt from together
+        places = self.layout.gather_over_replicas(place_P.tolist())
+        minibatch_P = assign_minibatches(place_P, places, self.num_minibatches)
+        return estimate(
+            method,
+            Seen(
+                batch=batch,
+                population=self.layout,
+                minibatch_S=minibatch_P[batch.group],
+                num_minibatches=self.num_minibatches,
+                progress=(step - 1) / max(self.num_steps, 1),
+                coefs=self.state.coefs(method),
+            ),
+        )
+
+    @timed
+    def update(self, step: int, batch: Experience, terms: TokenTerms) -> Metrics:
         return self.actor.update(
             batch,
             terms,
-            self.method,
-            temperature=self.sampling.temperature,
+            self.phase_at(step).method.loss,
+            temperature=self._sampling(step).temperature,
             num_minibatches=self.num_minibatches,
         )
 
@@ -148,12 +203,9 @@ class Trainer:
         self, prompts: Sequence[Prompt], *, group_size: int, sampling: SamplingParams, seed: int
     ) -> dict[str, EvaluationSummary]:
         """Sampled with fixed seeds; "all" and one entry per split. A collective."""
-        mine = [(i, p) for i, p in enumerate(prompts) if i % self.layout.dp == self.layout.dp_rank]
-        groups: list[Group] = []
-        if self.engine is not None:
-            requests = self._requests(mine, "evaluate", seed, group_size)
-            groups = self.grade(self.engine.generate(requests, sampling))
-        batch = self.actor.score(self.pack(groups), temperature=sampling.temperature)
+        groups = self.respond(prompts, ("evaluate", seed), group_size=group_size, sampling=sampling)
+        batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
+        batch = self.actor.score(batch, temperature=sampling.temperature)
         outcomes = self.layout.gather_over_replicas(prompt_outcomes(batch))
         if not outcomes:
             raise DataError(
@@ -163,16 +215,62 @@ class Trainer:
             split: summarise(part) for split, part in by_split(outcomes).items() if split
         }
 
+    def respond(
+        self,
+        prompts: Sequence[Prompt],
+        purpose: tuple[str | int, ...],
+        *,
+        group_size: int,
+        sampling: SamplingParams,
+    ) -> list[Group]:
+        """Graded responses to this leader's share of ``prompts``; peers have none."""
+        if self.engine is None:
+            return []
+        mine = [(i, p) for i, p in enumerate(prompts) if i % self.layout.dp == self.layout.dp_rank]
+        return self.grade(self.engine.generate(self._requests(mine, purpose, group_size), sampling))
+
     # ------------------------------------------------------------ small parts
 
+    def phase_at(self, step: int) -> Phase:
+        return self.schedule.phases[self.schedule.number_at(step, self.num_steps)]
+
+    def _sampling(self, step: int) -> SamplingParams:
+        phase, sampling = self.phase_at(step), self.sampling
+        return replace(
+            sampling,
+            temperature=sampling.temperature if phase.temperature is None else phase.temperature,
+            max_new_tokens=phase.max_new_tokens or sampling.max_new_tokens,
+            top_log_probs=phase.method.top_log_probs,
+        )
+
+    def _stream(self, step: int) -> PromptStream:
+        stage = self.phase_at(step).stage
+        return self.stream if stage is None else self._stage_stream(stage)
+
+    @lru_cache(maxsize=2)  # noqa: B019 - a trainer lives as long as its process
+    def _stage_stream(self, stage: int) -> PromptStream:
+        return self.stream.only(self.state.stages()[stage])
+
+    def _batch_number(self, step: int, attempt: int) -> int:
+        """Which batch of the stream a step takes; a count is only needed where steps take several."""
+        phase = self.phase_at(step)
+        if phase.method.sampling is not None:
+            return self.state.batches_taken.get(str(phase.stage), 0) + attempt
+        same_stage = [s for s in range(1, step) if self.phase_at(s).stage == phase.stage]
+        return len(same_stage)
+
+    @lru_cache(maxsize=1)  # noqa: B019 - a trainer lives as long as its process
+    def _closing_tokens(self, boundary: str) -> torch.Tensor:
+        return tokens_closing_a_step(self.task, boundary, self.actor.vocab_size)
+
     def _requests(
-        self, items: Sequence[tuple[int, Prompt]], purpose: str, number: int, group_size: int
+        self, items: Sequence[tuple[int, Prompt]], purpose: tuple[str | int, ...], group_size: int
     ) -> list[RolloutRequest]:
         return [
             RolloutRequest(
                 index=index,
                 prompt=prompt,
-                seeds=tuple(draw_seed(self.seed, purpose, number, prompt.id, k) for k in range(group_size)),
+                seeds=tuple(draw_seed(self.seed, *purpose, prompt.id, k) for k in range(group_size)),
             )
             for index, prompt in items
         ]
@@ -185,34 +283,6 @@ class Trainer:
                 f"above rollout.mismatch_limit={self.mismatch_limit:.2e}; compare rollout.dtype with "
                 "model.dtype"
             )
-
-
-class Clock:
-    """Seconds and peak memory per verb of one step."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._peaks: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, verb: str) -> Iterator[None]:
-        reset_peak()
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[verb] = time.perf_counter() - started
-            self._peaks[verb] = peak_gib()
-
-    def take(self) -> Metrics:
-        """``time/<verb>_s`` and ``memory/<verb>_gib`` since the last call, with their sum and maximum."""
-        seconds, peaks = self._seconds, self._peaks
-        self._seconds, self._peaks = {}, {}
-        return (
-            {f"time/{verb}_s": value for verb, value in seconds.items()}
-            | {f"memory/{verb}_gib": value for verb, value in peaks.items()}
-            | {"time/step_s": sum(seconds.values()), "memory/peak_gib": max(peaks.values())}
-        )
 
 
 def _rates(metrics: Metrics) -> Metrics:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -47,6 +48,8 @@ class Response:
     finish: FinishReason  # "length": cut at max_new_tokens
     version: int  # of the weights that drew it
     text: str = ""  # decoded, for graders that read text and for people
+    top_tokens: tuple[tuple[int, ...], ...] = ()  # per token the most probable ids, when asked for
+    top_log_prob: tuple[tuple[float, ...], ...] = ()  # and their log-probs, nats, highest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class Grade:
     reward: float
     correct: bool
     note: str = ""  # why, when there is something to say: "no answer found", "timed out"
+    answer: str = ""  # what was read as the answer, in a form in which equal answers are equal; "" for none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_p: float = 1.0
     stop_token_ids: tuple[int, ...] = ()
+    top_log_probs: int = 0  # most probable tokens to be reported with each token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +118,13 @@ class Experience:
     log_prob_old: Tensor | None = None  # [T] fp32, nats, by the trainer, filled by ``score``
     entropy: Tensor | None = None  # [T] fp32, nats, whole vocabulary, filled by ``score``
     log_prob_ref: Tensor | None = None  # [T] fp32, nats, filled by ``score`` when a term asks
+    format_ok: Tensor | None = None  # [S] bool, an answer could be read from the response
+    closes_step: Tensor | None = None  # [T] bool, the token's text closes a reasoning step
+    top_token: Tensor | None = None  # [T, K] int64, most probable ids by the engine
+    top_log_prob: Tensor | None = None  # [T, K] fp32, nats, by the engine
+    top_closes_step: Tensor | None = None  # [T] bool, the most probable token's text closes a step
+    is_second: Tensor | None = None  # [S] bool, drawn in a second rollout at another temperature
+    history: Mapping[str, Tensor] = field(default_factory=dict)  # name -> [P], of the prompts' past
 
     @property
     def num_tokens(self) -> int:
@@ -130,12 +142,24 @@ class TokenTerms:
     advantage: Tensor  # [T]
     weight: Tensor  # [T], the aggregation over the global minibatch: the loss is sum(weight * token loss)
     minibatch: Tensor  # [T] int64, the optimiser step that learns from the token; -1 for none
-    selections: Mapping[str, Tensor] = field(default_factory=dict)  # name -> [T]
+    order: Tensor  # [T] int64, breaks ties between tokens, the same whoever holds them
+    policy_weight: Tensor  # [T], of the policy term alone
+    clip_low: Tensor  # [T], the ratio counts down to 1 - clip_low
+    clip_high: Tensor  # [T], and up to 1 + clip_high
+    coefs: Mapping[str, Tensor] = field(default_factory=dict)  # name of a loss term -> [T]
+
+
+class Additive(Protocol):
+    """Sums and maxima over those who share a microbatch."""
+
+    def sum(self, value: Tensor) -> Tensor: ...
+
+    def max(self, value: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyView:
-    """What a token loss may read of one microbatch; only the first two carry a gradient."""
+    """What a loss may read of one microbatch; only the first two carry a gradient."""
 
     log_prob: Tensor  # [N]
     entropy: Tensor  # [N] nats
@@ -143,8 +167,25 @@ class PolicyView:
     log_prob_engine: Tensor  # [N]
     log_prob_ref: Tensor | None  # [N]
     advantage: Tensor  # [N]
-    selections: Mapping[str, Tensor]  # name -> [N]
+    policy_weight: Tensor  # [N]
+    clip_low: Tensor  # [N]
+    clip_high: Tensor  # [N]
+    coefs: Mapping[str, Tensor]  # name of a loss term -> [N]
+    mask: Tensor  # [N] bool
+    owner: Tensor  # [N] int64, index of the response in the batch
+    num_responses: int  # of the batch
+    order: Tensor  # [N] int64, breaks ties
+    population: Additive  # the context-parallel ranks, which hold parts of the same responses
 
     @property
     def log_ratio(self) -> Tensor:
         return self.log_prob - self.log_prob_old
+
+    def response_mean(self, value_N: Tensor) -> Tensor:
+        """[N] the mean of a detached ``value_N`` over the trained tokens of each token's response."""
+        value_N = value_N.detach()
+        mask_N = self.mask.to(torch.float64)
+        sums_2S = torch.zeros(2, self.num_responses, dtype=torch.float64, device=value_N.device)
+        sums_2S.index_add_(1, self.owner, torch.stack([value_N.double() * mask_N, mask_N]))
+        total_S, count_S = self.population.sum(sums_2S)
+        return (total_S / count_S.clamp(min=1))[self.owner].to(value_N.dtype)

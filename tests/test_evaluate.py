@@ -35,13 +35,19 @@ def correct(*rows: str) -> Tensor:
 
 
 def outcome(
-    marks: str, *, split: str = "", lengths: tuple[int, ...] = (), entropy: float = 0.0
+    marks: str,
+    *,
+    split: str = "",
+    lengths: tuple[int, ...] = (),
+    entropy: float = 0.0,
+    first_entropy: float = 0.0,
 ) -> PromptOutcome:
     return PromptOutcome(
         split=split,
         correct=tuple(mark == "1" for mark in marks),
         length=lengths or (1,) * len(marks),
         entropy=entropy,
+        first_entropy=first_entropy,
     )
 
 
@@ -189,23 +195,31 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 def test_a_summary_states_what_its_prompts_hold() -> None:
     prompts = [
-        outcome("11100000", lengths=(1, 2, 3, 4, 5, 6, 7, 8), entropy=9.0),
-        outcome("00000000", lengths=(4,) * 8, entropy=8.0),
+        outcome("11100000", lengths=(1, 2, 3, 4, 5, 6, 7, 8), entropy=9.0, first_entropy=3.0),
+        outcome("00000000", lengths=(4,) * 8, entropy=8.0, first_entropy=1.0),
     ]
     summary = summarise(prompts)
     assert summary.accuracy == 3 / 16
     assert (summary.accuracy_low, summary.accuracy_high) == accuracy_interval(correct("11100000", "00000000"))
     assert summary.mean_length == (36 + 32) / 16
     assert summary.mean_entropy == 17 / 68
-    assert summary.pass_at_8 == 0.5
+    assert summary.mean_first_entropy == 4 / 16
+    assert (summary.pass_at_8, summary.worst_at_8) == (0.5, 0.0)
     assert (summary.num_prompts, summary.group_size) == (2, 8)
 
 
 def test_eight_are_estimated_from_more_and_never_from_fewer() -> None:
     assert summarise([outcome("1" + "0" * 15)]).pass_at_8 == pytest.approx(0.5, abs=1e-15)
+    assert summarise([outcome("0" + "1" * 15)]).worst_at_8 == pytest.approx(0.5, abs=1e-15)
     few = summarise([outcome("1111111")])
-    assert few.pass_at_8 is None
+    assert (few.pass_at_8, few.worst_at_8) == (None, None)
     assert all(math.isfinite(value) for value in dataclasses.astuple(few) if value is not None)
+
+
+def test_the_first_entropy_is_a_mean_over_responses_that_began() -> None:
+    cut = outcome("000", lengths=(2, 0, 5), first_entropy=3.0)
+    assert summarise([cut]).mean_first_entropy == 1.5
+    assert summarise([outcome("00", lengths=(0, 0))]).mean_first_entropy == 0.0
 
 
 def test_a_summary_takes_no_entropy_that_is_not_finite() -> None:
@@ -237,3 +251,5 @@ def test_outcomes_are_read_off_a_scored_batch() -> None:
     first, second = prompt_outcomes(batch)
     assert (first.correct, first.length, first.entropy) == ((True, False), (3, 1), 3.75)
     assert (second.correct, second.length, second.entropy) == ((True,), (2,), 7.0)
+    # The first tokens of its two responses are the 1st and the 4th of the batch.
+    assert (first.first_entropy, second.first_entropy) == (0.5 + 2.0, 3.0)

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from megaent.objective.compose import Method
+from megaent.objective.compose import Loss
 from megaent.types import Experience, Metrics, TokenTerms
 
 Shared = TypeVar("Shared")
@@ -53,7 +53,7 @@ class Actor(Protocol):
         self,
         batch: Experience,
         terms: TokenTerms,
-        method: Method,
+        loss: Loss,
         *,
         temperature: float,
         num_minibatches: int,

@@ -1,6 +1,6 @@
 """One microbatch through the model, in the form Megatron's schedules call; the one fixed loss.
 
-A method arrives here as per-token numbers and a token loss. The weights already carry the
+A method arrives here as per-token numbers and a ``Loss``. The weights already carry the
 aggregation over the global minibatch, so the loss is a plain sum and the gradients of microbatches,
 context ranks and replicas only have to be added.
 """
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from megaent.actor.microbatch import Microbatch
-from megaent.objective.compose import TokenLoss
-from megaent.types import Experience, PolicyView, TokenTerms
+from megaent.objective.compose import Loss
+from megaent.types import Additive, Experience, PolicyView, TokenTerms
 
 Scored = dict[str, Tensor]
 
@@ -46,7 +46,13 @@ def scoring_step(statistics: Tensor, temperature: float) -> Callable:
 
 
 def training_step(
-    batch: Experience, terms: TokenTerms, token_loss: TokenLoss, sums: MetricSums, temperature: float
+    batch: Experience,
+    terms: TokenTerms,
+    token_loss: Loss,
+    sums: MetricSums,
+    *,
+    temperature: float,
+    context: Additive,
 ) -> Callable:
     """A forward step whose loss is ``sum(weight * token_loss)`` over the microbatch's tokens."""
 
@@ -54,8 +60,8 @@ def training_step(
         microbatch = next(microbatches)
 
         def weighted_loss(output: Tensor):
-            view = view_tokens(batch, terms, output, microbatch.place)
-            loss_N, metrics = token_loss(torch.zeros_like(view.log_prob), view)
+            view = view_tokens(batch, terms, output, microbatch.place, context)
+            loss_N, metrics = token_loss(view)
             weight_N = terms.weight[microbatch.place]
             # A token of weight 0 must not pass a NaN on: 0 * nan is nan.
             loss = torch.where(weight_N != 0, weight_N * loss_N, 0.0).sum()
@@ -71,8 +77,10 @@ def _count(microbatch: Microbatch) -> Tensor:
     return torch.tensor(microbatch.row.numel(), dtype=torch.int, device=microbatch.row.device)
 
 
-def view_tokens(batch: Experience, terms: TokenTerms, output: Tensor, place: Tensor) -> PolicyView:
-    """The tokens at ``place`` as a method sees them; ``output`` [2, n] is log_prob and entropy."""
+def view_tokens(
+    batch: Experience, terms: TokenTerms, output: Tensor, place: Tensor, context: Additive
+) -> PolicyView:
+    """The tokens at ``place`` as a loss sees them; ``output`` [2, n] is log_prob and entropy."""
     assert batch.log_prob_old is not None, "update needs a scored batch"
     reference = batch.log_prob_ref
     return PolicyView(
@@ -82,7 +90,15 @@ def view_tokens(batch: Experience, terms: TokenTerms, output: Tensor, place: Ten
         log_prob_engine=batch.log_prob_engine[place],
         log_prob_ref=None if reference is None else reference[place],
         advantage=terms.advantage[place],
-        selections={name: value[place] for name, value in terms.selections.items()},
+        policy_weight=terms.policy_weight[place],
+        clip_low=terms.clip_low[place],
+        clip_high=terms.clip_high[place],
+        coefs={name: value[place] for name, value in terms.coefs.items()},
+        mask=batch.mask[place],
+        owner=batch.owner[place],
+        num_responses=batch.num_responses,
+        order=terms.order[place],
+        population=context,
     )
 
 

@@ -29,10 +29,16 @@ from megaent.actor.microbatch import (
     split_microbatches,
 )
 from megaent.actor.model import Architecture, build_model, check_layout, read_architecture, transformer_config
-from megaent.actor.optimizer import AdamOptions, build_optimizer, set_learning_rate, wrap_data_parallel
-from megaent.actor.parallel import Layout
+from megaent.actor.optimizer import (
+    AdamOptions,
+    build_optimizer,
+    reset_state,
+    set_learning_rate,
+    wrap_data_parallel,
+)
+from megaent.actor.parallel import ContextParallel, Layout
 from megaent.errors import ConfigError, NumericsError
-from megaent.objective.compose import Method
+from megaent.objective.compose import Loss
 from megaent.ops.reference import statistics_dtype
 from megaent.types import Experience, Metrics, TokenTerms
 
@@ -130,7 +136,7 @@ class MegatronActor:
         self,
         batch: Experience,
         terms: TokenTerms,
-        method: Method,
+        loss: Loss,
         *,
         temperature: float,
         num_minibatches: int,
@@ -142,7 +148,9 @@ class MegatronActor:
         """
         batch, terms = _to_device(batch, terms, self.layout.device)
         sums = MetricSums(self.layout.device)
-        forward_step = training_step(batch, terms, method.token_loss, sums, temperature)
+        forward_step = training_step(
+            batch, terms, loss, sums, temperature=temperature, context=ContextParallel(self.layout)
+        )
         minibatch_S = _minibatch_of_responses(batch, terms)
         norms, lr = [], 0.0
         for number in range(num_minibatches):
@@ -246,14 +254,24 @@ class MegatronActor:
         """Every weight under its Hugging Face name, whole, one at a time, on every rank."""
         return named_weights(self.models, self.architecture, self.layout, self._owners)
 
-    def keep_reference(self) -> None:
-        """Take the weights of the starting model as the reference policy's, copied to the CPU.
+    def keep_reference(self, folder: Path | None = None) -> None:
+        """Take the weights in a Hugging Face folder as the reference policy's, copied to the CPU.
 
-        To be called before a checkpoint is loaded; ``reference_digest`` then identifies the reference.
+        Without a folder they are those the actor started from. The weights in the models are replaced by
+        them and stay so when this returns: call it before a checkpoint is loaded, or when the present
+        policy was just written there. ``reference_digest`` then identifies the reference. A collective.
         """
+        folder = folder or self._folder
+        with open_weights(folder) as read:
+            load_weights(self.models, self.architecture, self.layout, read)
         self._reference = [p.detach().to("cpu", copy=True) for m in self.models for p in m.parameters()]
-        digest = weights_digest(self._folder) if self.layout.rank == 0 else None
+        digest = weights_digest(folder) if self.layout.rank == 0 else None
         self.reference_digest = self.layout.from_rank_0(digest)
+
+    def reset_optimizer(self) -> None:
+        """Forget the moments and start the learning rate's warm-up anew; the weights stay."""
+        reset_state(self.optimizer)
+        self.optimizer_steps = 0
 
     def _reference_weights(self) -> list[Tensor]:
         if self._reference is None:
@@ -301,11 +319,14 @@ def _to_device(batch: Experience, terms: TokenTerms, device: torch.device) -> tu
         log_prob_old=batch.log_prob_old.to(device),
         log_prob_engine=batch.log_prob_engine.to(device),
         log_prob_ref=None if reference is None else reference.to(device),
+        mask=batch.mask.to(device),
     )
-    selections = {name: value.to(device) for name, value in terms.selections.items()}
-    return moved, replace(
-        terms, advantage=terms.advantage.to(device), weight=terms.weight.to(device), selections=selections
-    )
+    per_token = {
+        name: getattr(terms, name).to(device)
+        for name in ("advantage", "weight", "order", "policy_weight", "clip_low", "clip_high")
+    }
+    coefs = {name: value.to(device) for name, value in terms.coefs.items()}
+    return moved, replace(terms, **per_token, coefs=coefs)
 
 
 def _check_finite(metrics: Metrics, norms: list[float]) -> None:

@@ -90,3 +90,17 @@ def set_learning_rate(optimizer: MegatronOptimizer, options: AdamOptions, optimi
         group["lr"] = lr * group.get("lr_mult", 1.0)
         group["weight_decay"] = options.weight_decay * group.get("wd_mult", 1.0)
     return lr
+
+
+@torch.no_grad()
+def reset_state(optimizer: MegatronOptimizer) -> None:
+    """Moments and step counts back to zero, as in a new optimizer over the same weights."""
+    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+        inner = part.optimizer
+        for moments in inner.state.values():
+            for name, value in moments.items():
+                if name in ("exp_avg", "exp_avg_sq", "step"):
+                    value.zero_()
+        for group in inner.param_groups:
+            if isinstance(group.get("step"), int):  # fused implementations count per group
+                group["step"] = 0

@@ -131,6 +131,29 @@ class Layout:
         return boxed[0]  # type: ignore[return-value]
 
 
+class ContextParallel:
+    """The ranks that hold parts of the same responses; what a loss sums over within one microbatch.
+
+    With several ranks every one of them must ask for the same things; all run the same microbatches.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def sum(self, value: Tensor) -> Tensor:
+        return self._reduce(value, dist.ReduceOp.SUM)
+
+    def max(self, value: Tensor) -> Tensor:
+        return self._reduce(value, dist.ReduceOp.MAX)
+
+    def _reduce(self, value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+        if self._layout.cp == 1:
+            return value
+        reduced = value.clone()
+        dist.all_reduce(reduced, op=operation, group=self._layout.cp_group)
+        return reduced
+
+
 def resolve_device(name: str) -> torch.device:
     """``auto`` is CUDA where torch finds it. Raises ConfigError for cuda without CUDA."""
     if name == "cuda" and not torch.cuda.is_available():

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from megaent.actor.actor import OneProcess
-from megaent.objective.compose import Method
+from megaent.objective.compose import Loss
+from megaent.objective.seen import Alone
 from megaent.ops import logprob_entropy
 from megaent.types import Experience, Metrics, PolicyView, TokenTerms
 
@@ -35,7 +36,7 @@ class TinyActor:
         self,
         batch: Experience,
         terms: TokenTerms,
-        method: Method,
+        loss: Loss,
         *,
         temperature: float,
         num_minibatches: int,
@@ -51,15 +52,23 @@ class TinyActor:
                 log_prob_engine=batch.log_prob_engine,
                 log_prob_ref=None,
                 advantage=terms.advantage,
-                selections=terms.selections,
+                policy_weight=terms.policy_weight,
+                clip_low=terms.clip_low,
+                clip_high=terms.clip_high,
+                coefs=terms.coefs,
+                mask=batch.mask,
+                owner=batch.owner,
+                num_responses=batch.num_responses,
+                order=terms.order,
+                population=Alone(),
             )
-            loss_T, _ = method.token_loss(torch.zeros_like(view.log_prob), view)
-            loss = (terms.weight * loss_T)[terms.minibatch == number].sum()
+            loss_T, _ = loss(view)
+            total_loss = (terms.weight * loss_T)[terms.minibatch == number].sum()
             self.optimizer.zero_grad()
-            loss.backward()
+            total_loss.backward()
             norm = max(norm, float(torch.linalg.vector_norm(self.logits_VV.grad)))  # type: ignore[arg-type]
             self.optimizer.step()
-            total += float(loss.detach())
+            total += float(total_loss.detach())
         return {"loss": total, "grad/norm": norm}
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:

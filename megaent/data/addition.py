@@ -82,6 +82,7 @@ def load_addition(config: AdditionConfig, model_path: Path) -> Task:
         grader="first_integer",
         stop_token_ids=tuple(sorted({*newline_token_ids(tokenizer), *end_token_ids(model_path, tokenizer)})),
         decode=decoder(tokenizer),
+        step_boundary="\n",
     )
 
 

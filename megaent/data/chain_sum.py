@@ -56,6 +56,7 @@ def load_chain_sum(config: ChainSumConfig, model_path: Path) -> Task:
         grader="final_number",
         stop_token_ids=end_token_ids(model_path, tokenizer),
         decode=decoder(tokenizer),
+        step_boundary=";",
     )
 
 
@@ -137,3 +138,19 @@ def _slipped(true: int, error: float, rng: random.Random) -> int:
     if rng.random() >= error:
         return true
     return min(max(true + rng.choice(_SLIPS), 0), LARGEST_NUMBER)
+
+
+def lessons(
+    *, steps: int, batch: int, lengths: Sequence[int], largest: int, error: float, rng: random.Random
+) -> Iterator[list[tuple[str, str]]]:
+    """A batch of (problem, worked answer) for every step of the warm-up, of training problems alone."""
+    problems = [split_problems(n, largest)[0] for n in lengths]
+    for step in range(steps):
+        # One style a batch keeps padding small; the short styles fill it with twice as many traces.
+        style = STYLES[step % len(STYLES)]
+        pairs = []
+        for _ in range(batch if style == "check" else 2 * batch):
+            operands = rng.choice(rng.choice(problems))
+            trace = teacher_trace(operands, style=style, error=error, rng=rng)
+            pairs.append((problem_text(operands), trace))
+        yield pairs

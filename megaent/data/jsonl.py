@@ -82,6 +82,7 @@ def load_jsonl(config: JsonlConfig, model_path: Path, *, max_prompt_tokens: int)
         grader_options={"timeout_s": config.timeout_s},
         stop_token_ids=end_token_ids(model_path, tokenizer),
         decode=decoder(tokenizer),
+        step_boundary="\n\n",
     )
 
 

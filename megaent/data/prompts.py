@@ -36,6 +36,19 @@ class PromptStream:
         # The two epochs that a step can touch.
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
+    @property
+    def per_step(self) -> int:
+        return self._per_step
+
+    def only(self, ids: Sequence[str]) -> PromptStream:
+        """The same stream over some of its prompts."""
+        wanted = set(ids)
+        return PromptStream(
+            [prompt for prompt in self._prompts if prompt.id in wanted],
+            per_step=self._per_step,
+            seed=self._seed,
+        )
+
     def take(self, step: int) -> list[tuple[int, Prompt]]:
         """The prompts of a step (counted from 0), each with its place 0 .. per_step - 1."""
         return [(place, self._at(step * self._per_step + place)) for place in range(self._per_step)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from megaent.config import AdditionConfig, ChainSumConfig, DataConfig, JsonlConfig
+from megaent.config import AdditionConfig, ChainSumConfig, DataConfig, JsonlConfig, TwoStrategiesConfig
 from megaent.errors import ConfigError, DataError
 from megaent.types import Group, Prompt
 
@@ -27,6 +27,7 @@ class Task:
     grader_options: Mapping[str, object] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...]
     decode: Decode  # token ids -> text, special tokens left out
+    step_boundary: str = ""  # text that closes a step of reasoning; "" for answers without steps
 
 
 def load_task(config: DataConfig, model_path: Path, *, max_prompt_tokens: int) -> Task:
@@ -39,6 +40,7 @@ def load_task(config: DataConfig, model_path: Path, *, max_prompt_tokens: int) -
     from megaent.data.addition import load_addition
     from megaent.data.chain_sum import load_chain_sum
     from megaent.data.jsonl import load_jsonl
+    from megaent.data.two_strategies import load_two_strategies
 
     if max_prompt_tokens < 1:
         raise ConfigError(
@@ -52,8 +54,11 @@ def load_task(config: DataConfig, model_path: Path, *, max_prompt_tokens: int) -
             task = load_chain_sum(config, model_path)
         case AdditionConfig():
             task = load_addition(config, model_path)
+        case TwoStrategiesConfig():
+            task = load_two_strategies(config, model_path)
         case _:
-            raise ConfigError(f"data must be chain_sum, addition or jsonl, got {type(config).__name__}")
+            known = "chain_sum, two_strategies, addition or jsonl"
+            raise ConfigError(f"data must be {known}, got {type(config).__name__}")
     for prompt in (*task.train, *task.evaluation):
         if len(prompt.tokens) > max_prompt_tokens:
             raise DataError(

@@ -1,14 +1,12 @@
 """The demonstration's model: a 0.1 M Qwen2, warmed up on teacher traces, as a Hugging Face checkpoint.
 
 It is made once, on one thread of one CPU process, and cached under a hash of everything that shapes it,
-so that it has the same bits however the run that needs it was started. The warm-up uses problems of
-the training side only (``split_problems``).
+so that it has the same bits however the run that needs it was started.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -17,29 +15,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from megaent.config import ChainSumConfig, DemoModelConfig
-from megaent.data.chain_sum import (
-    EOS,
-    PAD,
-    STYLES,
-    UNKNOWN,
-    VOCABULARY,
-    problem_text,
-    split_problems,
-    teacher_trace,
-)
+from megaent.config import DataConfig, DemoModelConfig
+from megaent.data.chain_sum import EOS, PAD, UNKNOWN, VOCABULARY
 from megaent.data.sealed_folder import is_intact, make_sealed
+from megaent.data.warmup_recipe import RECIPES, WarmupRecipe, recipe_of
 from megaent.errors import ModelError
 from megaent.randomness import draw_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-RECIPE_VERSION = 1  # of the code below: a change of what it makes must change this number
 MAKING_LIMIT_S = 1200.0
 CONTEXT = 256
 _LR_WARMUP_STEPS = 40
@@ -47,71 +36,26 @@ _LR_FLOOR = 0.05
 _REPORT_EVERY = 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarmupRecipe:
-    """Everything that shapes the checkpoint, and nothing else."""
-
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    intermediate_size: int
-    tie_embeddings: bool
-    steps: int
-    lr: float
-    batch: int
-    seed: int
-    operands_min: int
-    operands_max: int
-    largest: int
-    teacher_error: float
-    version: int = RECIPE_VERSION
-
-    @property
-    def name(self) -> str:
-        text = json.dumps(asdict(self), sort_keys=True)
-        return f"demo-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _recipe(model: DemoModelConfig, data: ChainSumConfig) -> WarmupRecipe:
-    return WarmupRecipe(
-        hidden_size=model.hidden_size,
-        num_layers=model.num_layers,
-        num_heads=model.num_heads,
-        num_kv_heads=model.num_kv_heads,
-        intermediate_size=model.intermediate_size,
-        tie_embeddings=model.tie_embeddings,
-        steps=model.warmup_steps,
-        lr=model.warmup_lr,
-        batch=model.warmup_batch,
-        seed=model.warmup_seed,
-        operands_min=data.operands_min,
-        operands_max=data.operands_max,
-        largest=data.largest,
-        teacher_error=data.teacher_error,
-    )
-
-
 # ---------------------------------------------------------------- asked by a run
 
 
-def demo_model_path(model: DemoModelConfig, data: ChainSumConfig, *, cache_dir: Path) -> Path:
+def demo_model_path(model: DemoModelConfig, data: DataConfig, *, cache_dir: Path) -> Path:
     """Where the checkpoint of this configuration is, or will be."""
-    return cache_dir.absolute() / _recipe(model, data).name
+    return cache_dir.absolute() / recipe_of(model, data).name
 
 
 def make_demo_model(
-    model: DemoModelConfig, data: ChainSumConfig, *, cache_dir: Path, report: Callable[[str], None] = print
+    model: DemoModelConfig, data: DataConfig, *, cache_dir: Path, report: Callable[[str], None] = print
 ) -> Path:
     """The checkpoint's folder, made first where it is missing or damaged."""
     target = demo_model_path(model, data, cache_dir=cache_dir)
-    recipe = _recipe(model, data)
+    recipe = recipe_of(model, data)
     make_sealed(target, lambda aside: _make_in_subprocess(recipe, aside, report))
     return target
 
 
 def wait_for_demo_model(
-    model: DemoModelConfig, data: ChainSumConfig, *, cache_dir: Path, timeout_s: float
+    model: DemoModelConfig, data: DataConfig, *, cache_dir: Path, timeout_s: float
 ) -> Path:
     """The checkpoint's folder, once another process has made it."""
     target = demo_model_path(model, data, cache_dir=cache_dir)
@@ -131,7 +75,8 @@ def _make_in_subprocess(recipe: WarmupRecipe, folder: Path, report: Callable[[st
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     settings = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS"], "1") | {"CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "megaent.data.warmup", "--recipe", json.dumps(asdict(recipe))]
+    command = [sys.executable, "-m", "megaent.data.warmup", "--task", recipe.task]
+    command += ["--recipe", json.dumps(asdict(recipe))]
     child = subprocess.Popen(
         [*command, "--folder", str(folder)],
         env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(paths)},
@@ -162,12 +107,12 @@ def _make_in_subprocess(recipe: WarmupRecipe, folder: Path, report: Callable[[st
 # ---------------------------------------------------------------- the checkpoint
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(vocabulary: Sequence[str] = VOCABULARY) -> PreTrainedTokenizerFast:
     """Words separated by spaces, a letter and its number apart; an unknown word is ``<unk>``."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[0-9]+"), "isolated")]
     )
@@ -188,15 +133,16 @@ def make_model(recipe: WarmupRecipe) -> Qwen2ForCausalLM:
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
-    end, pad = VOCABULARY.index(EOS), VOCABULARY.index(PAD)
+    end, pad = recipe.vocabulary.index(EOS), recipe.vocabulary.index(PAD)
     config = Qwen2Config(
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(recipe.vocabulary),
         hidden_size=recipe.hidden_size,
         num_hidden_layers=recipe.num_layers,
         num_attention_heads=recipe.num_heads,
         num_key_value_heads=recipe.num_kv_heads,
         intermediate_size=recipe.intermediate_size,
         max_position_embeddings=CONTEXT,
+        rope_theta=recipe.rope_theta,
         tie_word_embeddings=recipe.tie_embeddings,
         # So narrow a model learns late from the usual 0.02.
         initializer_range=recipe.hidden_size**-0.5,
@@ -243,21 +189,11 @@ def _batches(tokenizer: PreTrainedTokenizerFast, recipe: WarmupRecipe) -> Iterat
     """Right-padded tokens [B, L] and targets, -100 wherever nothing is to be learnt."""
     import torch
 
-    rng = random.Random(draw_seed(recipe.seed, "traces"))
-    lengths = range(recipe.operands_min, recipe.operands_max + 1)
-    problems = [split_problems(n, recipe.largest)[0] for n in lengths]
-    for step in range(recipe.steps):
-        # One style a batch keeps padding small; the short styles fill it with twice as many traces.
-        style = STYLES[step % len(STYLES)]
-        pairs = []
-        for _ in range(recipe.batch if style == "check" else 2 * recipe.batch):
-            operands = rng.choice(rng.choice(problems))
-            trace = teacher_trace(operands, style=style, error=recipe.teacher_error, rng=rng)
-            pairs.append((problem_text(operands), f"{trace} {EOS}"))
+    for pairs in recipe.lessons(random.Random(draw_seed(recipe.seed, "traces"))):
         prompts = tokenizer([prompt for prompt, _ in pairs]).input_ids
-        traces = tokenizer([trace for _, trace in pairs]).input_ids
+        traces = tokenizer([f"{trace} {EOS}" for _, trace in pairs]).input_ids
         rows = list(zip(prompts, traces, strict=True))
-        tokens = _padded([p + t for p, t in rows], VOCABULARY.index(PAD))
+        tokens = _padded([p + t for p, t in rows], recipe.vocabulary.index(PAD))
         targets = _padded([[-100] * len(p) + t for p, t in rows], -100)
         yield torch.tensor(tokens), torch.tensor(targets)
 
@@ -273,14 +209,16 @@ def main() -> None:
     from transformers.utils import logging
 
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--recipe", required=True, help="a WarmupRecipe as JSON")
+    parser.add_argument("--task", required=True, choices=[kind.task for kind in RECIPES])
+    parser.add_argument("--recipe", required=True, help="the fields of that task's WarmupRecipe as JSON")
     parser.add_argument("--folder", required=True, type=Path)
     arguments = parser.parse_args()
-    recipe = WarmupRecipe(**json.loads(arguments.recipe))
+    kind = next(kind for kind in RECIPES if kind.task == arguments.task)
+    recipe = kind(**json.loads(arguments.recipe))
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     logging.disable_progress_bar()
-    tokenizer, model = make_tokenizer(), make_model(recipe)
+    tokenizer, model = make_tokenizer(recipe.vocabulary), make_model(recipe)
     warm_up(model, tokenizer, recipe)
     model.save_pretrained(arguments.folder)
     tokenizer.save_pretrained(arguments.folder)

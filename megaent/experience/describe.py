@@ -27,7 +27,7 @@ def describe(batch: Experience, replicas: Replicas, *, vocab_size: int) -> tuple
     """
     assert batch.log_prob_old is not None, "describe needs a scored batch"
     assert batch.entropy is not None, "describe needs a scored batch"
-    mismatch_T = (batch.log_prob_old - batch.log_prob_engine).double()
+    mismatch_T = _mismatch(batch)
     histogram = entropy_histogram(batch.entropy[batch.mask], vocab_size)
     sums = _sums(batch, mismatch_T)
     total = replicas.sum(torch.cat([torch.tensor(list(sums.values()), dtype=torch.float64), histogram]))
@@ -37,6 +37,13 @@ def describe(batch: Experience, replicas: Replicas, *, vocab_size: int) -> tuple
         torch.tensor([_largest(batch.length.double()), _largest(mismatch_T.abs())])
     ).tolist()
     return _metrics(values, longest, worst) | _entropy_shape(histogram, vocab_size), histogram
+
+
+def _mismatch(batch: Experience) -> Tensor:
+    """[T] trainer minus engine; 0 where the engine drew at a temperature that the trainer does not use."""
+    assert batch.log_prob_old is not None, "describe needs a scored batch"
+    mismatch_T = (batch.log_prob_old - batch.log_prob_engine).double()
+    return mismatch_T if batch.is_second is None else mismatch_T * ~batch.is_second[batch.owner]
 
 
 def _sums(batch: Experience, mismatch_T: Tensor) -> dict[str, float]:

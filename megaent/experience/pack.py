@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, chain
 
 import torch
 
 from megaent.errors import EngineError
 from megaent.types import Experience, Group, Response
+
+SECOND_ROLLOUT = 1 << 20  # added to the place of a group that is the second rollout of its prompt
 
 
 def pack(groups: Sequence[Group]) -> Experience:
@@ -44,6 +47,30 @@ def pack(groups: Sequence[Group]) -> Experience:
         reward=torch.tensor([grade.reward for grade in grades], dtype=torch.float64),
         correct=torch.tensor([grade.correct for grade in grades], dtype=torch.bool),
         truncated=torch.tensor([r.finish == "length" for r in responses], dtype=torch.bool),
+        format_ok=torch.tensor([grade.answer != "" for grade in grades], dtype=torch.bool),
+        **_top_of(responses),
+    )
+
+
+def _top_of(responses: Sequence[Response]) -> dict[str, torch.Tensor]:
+    """The engine's most probable tokens, where it was asked for them."""
+    rows = [row for response in responses for row in response.top_tokens]
+    if not rows:
+        return {}
+    log_probs = [row for response in responses for row in response.top_log_prob]
+    return {
+        "top_token": torch.tensor(rows, dtype=torch.int64),
+        "top_log_prob": torch.tensor(log_probs, dtype=torch.float32),
+    }
+
+
+def mark_steps(batch: Experience, closing: torch.Tensor) -> Experience:
+    """``batch`` with the tokens marked that close a reasoning step; ``closing`` are their ids."""
+    top = batch.top_token
+    return replace(
+        batch,
+        closes_step=torch.isin(batch.token, closing),
+        top_closes_step=None if top is None else torch.isin(top[:, 0], closing),
     )
 
 
@@ -61,6 +88,11 @@ def _check_response(group: Group, number: int, response: Response) -> None:
     where = f"response {number} to prompt {group.prompt.id!r}"
     if len(response.log_prob) != len(response.tokens):
         raise EngineError(f"{where} has {len(response.tokens)} tokens but {len(response.log_prob)} log-probs")
+    if len(response.top_tokens) not in (0, len(response.tokens)):
+        raise EngineError(
+            f"{where} has {len(response.tokens)} tokens but the most probable tokens of "
+            f"{len(response.top_tokens)}"
+        )
     bad = [place for place, value in enumerate(response.log_prob) if not math.isfinite(value)]
     if bad:
         raise EngineError(
@@ -77,7 +109,7 @@ def assign_minibatches(
     ``all_indices`` are the places of the groups of every replica, so that the split does not depend
     on who holds what.
     """
-    ordered = sorted(all_indices)
+    ordered = sorted(set(all_indices))
     rank = {index: place for place, index in enumerate(ordered)}
     return torch.tensor(
         [rank[index] * num_minibatches // len(ordered) for index in index_P.tolist()], dtype=torch.int64

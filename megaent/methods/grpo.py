@@ -7,15 +7,17 @@ group-normalised reward:
 
 Departures: the loss is a mean over the tokens of the minibatch, where the paper averages each
 response first (``aggregation="response_mean"``); a dual clip bounds the loss of negative advantages
-(verl's default); the KL term is off unless asked for.
+(verl's default); the KL term is off unless asked for. GRPO is also what every composition starts from:
+it only suggests, so that ``method=[grpo,rloo]`` takes RLOO's advantage and GRPO's other options.
 """
 
 from __future__ import annotations
 
 from megaent.objective.advantages import GroupRelative
-from megaent.objective.aggregations import ConstantLength, ResponseMean, TokenMean
-from megaent.objective.compose import Aggregation, Method, chain
-from megaent.objective.token_losses import ClippedSurrogate, EntropyBonus, KLToReference
+from megaent.objective.aggregations import aggregation as aggregation_named
+from megaent.objective.compose import Part
+from megaent.objective.cores import clipped
+from megaent.objective.terms import entropy_bonus, kl_to_reference
 
 
 def grpo(
@@ -28,36 +30,13 @@ def grpo(
     kl_coef: float = 0.0,
     aggregation: str = "token_mean",
     constant_length: int = 0,
-) -> Method:
+) -> Part:
     """``dual_clip=0`` leaves the dual clip out; ``constant_length`` belongs to its aggregation alone."""
-    if not 0 <= clip_low < 1:
-        raise ValueError(f"clip_low must lie in [0, 1), got {clip_low}")
-    if clip_high < 0:
-        raise ValueError(f"clip_high must be 0 or more, got {clip_high}")
-    if dual_clip and dual_clip <= 1:
-        raise ValueError(f"dual_clip must be above 1, or 0 for none, got {dual_clip}")
-    return Method(
-        advantage=GroupRelative(normalize=normalize),
-        token_loss=chain(
-            ClippedSurrogate(low=clip_low, high=clip_high, dual=dual_clip or None),
-            EntropyBonus(coef=entropy_coef) if entropy_coef else None,
-            KLToReference(coef=kl_coef) if kl_coef else None,
+    return Part(
+        terms=(*entropy_bonus(entropy_coef), *kl_to_reference(kl_coef)),
+        suggests=Part(
+            advantage=GroupRelative(normalize=normalize),
+            core=clipped(clip_low, clip_high, dual_clip),
+            aggregation=aggregation_named(aggregation, constant_length),
         ),
-        aggregation=_aggregation(aggregation, constant_length),
-        needs_reference=bool(kl_coef),
-        group_relative=not (entropy_coef or kl_coef),
     )
-
-
-def _aggregation(name: str, constant_length: int) -> Aggregation:
-    if (name == "constant_length") != (constant_length > 0):
-        raise ValueError(
-            "constant_length (tokens, above 0) and aggregation=constant_length need each other, got "
-            f"{constant_length} and {name!r}"
-        )
-    known: dict[str, Aggregation] = {"token_mean": TokenMean(), "response_mean": ResponseMean()}
-    if name == "constant_length":
-        return ConstantLength(length=constant_length)
-    if name not in known:
-        raise ValueError(f"aggregation must be one of {', '.join([*known, 'constant_length'])}, got {name!r}")
-    return known[name]

@@ -1,140 +1,475 @@
-"""What a method is: a frozen value made of pieces, in two stages.
+"""What a method is: a value made of pieces, and how the pieces of several papers become one method.
 
-*Estimate* sees whole groups of one rollout batch, has no gradient, and reduces the method to one
-number per token and term. *Update* sees the tokens of one microbatch inside the forward pass and
-only reads those numbers. So parallel code never knows a method, and a method never sees a process
-group: global statistics come from the ``Population`` it is handed.
+A method works in two stages. *Estimate* sees whole groups of one rollout batch, has no gradient, and
+reduces everything to one number per token and term (``TokenTerms``). *Update* sees the tokens of one
+microbatch inside the forward pass and only reads those numbers (``Loss``). So parallel code never knows
+a method, and a method never sees a process group: global statistics come from a ``Population``.
+
+    Part      what one paper adds; what it leaves empty is for others to fill
+    Method    a whole objective: every slot filled
+    Schedule  methods in phases; most have one
+
+Everything here is frozen and prints as the expression that rebuilds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from megaent.types import Experience, Metrics, PolicyView, TokenTerms
+from megaent.objective.seen import Seen, Tokens
+from megaent.types import Metrics, PolicyView
 
 TokenMetrics = dict[str, Tensor]
 """Name -> [N], averaged over the trained tokens of the step."""
 
 
-class Population(Protocol):
-    """Statistics over every replica's share of the batch, each response counted once."""
-
-    def sum(self, value: Tensor) -> Tensor:
-        """Elementwise sum over the replicas of a tensor of equal shape on each."""
+class Piece(Protocol):
+    def words(self) -> str:
+        """One plain sentence fragment with every coefficient: what this adds to training."""
         ...
 
 
-class Alone:
-    """The population of a single replica."""
-
-    def sum(self, value: Tensor) -> Tensor:
-        return value
+# ---------------------------------------------------------------- pieces of estimate
 
 
 @runtime_checkable
-class Advantage(Protocol):
-    """Rewards of whole groups to one advantage per response."""
+class RewardTerm(Piece, Protocol):
+    """Reshapes the rewards of whole groups: [S] -> [S]."""
 
-    def __call__(self, reward_S: Tensor, batch: Experience, population: Population) -> Tensor: ...
+    replaces: ClassVar[bool]  # True: ignores the reward handed in, so only one can be in a method
 
-
-@runtime_checkable
-class Selection(Protocol):
-    """A mask or coefficient per token, from old-policy quantities of the whole batch."""
-
-    def __call__(self, advantage_T: Tensor, batch: Experience, population: Population) -> Tensor: ...
+    def __call__(self, reward_S: Tensor, seen: Seen) -> Tensor: ...
 
 
 @runtime_checkable
-class TokenLoss(Protocol):
-    """Adds to or reshapes the loss of each token of a microbatch."""
+class Advantage(Piece, Protocol):
+    """Rewards of whole groups to one advantage per response: [S] -> [S]."""
 
-    def __call__(self, loss_N: Tensor, view: PolicyView) -> tuple[Tensor, TokenMetrics]: ...
+    group_relative: ClassVar[bool]  # equal rewards within a group of two or more give exactly 0
+
+    def __call__(self, reward_S: Tensor, seen: Seen) -> Tensor: ...
 
 
 @runtime_checkable
-class Aggregation(Protocol):
+class Shaping(Piece, Protocol):
+    """Reshapes advantages token by token: [T] -> [T]."""
+
+    def __call__(self, advantage_T: Tensor, seen: Seen) -> Tensor: ...
+
+
+@runtime_checkable
+class TokenRule(Piece, Protocol):
+    """A weight or a coefficient per token: [N].
+
+    ``scope`` "mini" takes it once, from the old policy over the whole minibatch on all replicas;
+    "micro" takes it inside the forward pass, from the current policy over one microbatch, as some
+    published code does: the result then depends on the size of the microbatch.
+    """
+
+    @property
+    def scope(self) -> str: ...
+
+    def __call__(self, tokens: Tokens, seen: Seen | None) -> Tensor: ...
+
+
+@runtime_checkable
+class Aggregation(Piece, Protocol):
     """A weight per token, so that the loss of a minibatch is the plain sum of weight times token loss."""
 
-    def __call__(
-        self, batch: Experience, minibatch_S: Tensor, num_minibatches: int, population: Population
-    ) -> Tensor: ...
+    def __call__(self, seen: Seen) -> Tensor: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Token losses from left to right; a metric reported twice is an error."""
+# ---------------------------------------------------------------- pieces of the loss
 
-    pieces: tuple[TokenLoss, ...]
 
-    def __call__(self, loss_N: Tensor, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
-        metrics: TokenMetrics = {}
-        for piece in self.pieces:
-            loss_N, reported = piece(loss_N, view)
-            twice = metrics.keys() & reported.keys()
-            if twice:
-                raise ValueError(f"two token losses report {sorted(twice)}; give one of them another name")
-            metrics |= reported
+@runtime_checkable
+class Core(Piece, Protocol):
+    """The policy gradient term of a token."""
+
+    def bounds(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """[N] and [N]: how far below and above 1 the ratio may count, taken in ``estimate``."""
+        ...
+
+    def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]: ...
+
+
+@runtime_checkable
+class Quantity(Piece, Protocol):
+    """What a term is a coefficient times: [N] with gradient."""
+
+    needs_reference: bool
+
+    def __call__(self, view: PolicyView) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """``coef * quantity`` added to the loss of a token; ``coef`` is a rule, ``name`` its place in metrics."""
+
+    name: str
+    quantity: Quantity
+    coef: TokenRule
+
+    def words(self) -> str:
+        return f"{self.name}: ({self.coef.words()}) x {self.quantity.words()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """The one fixed loss: ``weight * core + sum of coef * quantity``, per token.
+
+    All the actor needs to know of a method. Rules of scope "mini" were evaluated before and are read
+    from the view; rules of scope "micro" are evaluated here, on the current policy.
+    """
+
+    core: Core
+    weights: tuple[TokenRule, ...] = ()
+    terms: tuple[Term, ...] = ()
+
+    def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
+        core_N, metrics = self.core(view)
+        weight_N = view.policy_weight
+        for rule in self.weights:
+            if rule.scope == "micro":
+                weight_N = weight_N * rule(microbatch_tokens(view), None)
+        loss_N = weight_N * core_N
+        for term in self.terms:
+            coef_N = (
+                term.coef(microbatch_tokens(view), None)
+                if term.coef.scope == "micro"
+                else view.coefs[term.name]
+            )
+            quantity_N = term.quantity(view)
+            loss_N = loss_N + coef_N * quantity_N
+            metrics[f"{term.name}/value"] = quantity_N.detach()
+            metrics[f"{term.name}/coef"] = coef_N.expand_as(quantity_N).detach()
         return loss_N, metrics
 
 
-def chain(*pieces: TokenLoss | None) -> Chain:
-    """The pieces that are there; None stands for one whose coefficient is 0."""
-    return Chain(tuple(piece for piece in pieces if piece is not None))
+def microbatch_tokens(view: PolicyView) -> Tokens:
+    """The current policy's tokens of one microbatch, detached, as one minibatch of their own."""
+    return Tokens(
+        log_prob=view.log_prob.detach(),
+        log_prob_old=view.log_prob_old,
+        log_prob_engine=view.log_prob_engine,
+        entropy=view.entropy.detach(),
+        advantage=view.advantage,
+        mask=view.mask,
+        owner=view.owner,
+        num_responses=view.num_responses,
+        order=view.order,
+        minibatch=view.owner.new_zeros(view.owner.shape),
+        num_minibatches=1,
+        population=view.population,
+    )
+
+
+# ---------------------------------------------------------------- pieces around the step
+
+
+@runtime_checkable
+class Controller(Piece, Protocol):
+    """A coefficient with a state: read at the start of a step, moved by its metrics at the end."""
+
+    name: ClassVar[str]
+
+    def start(self) -> dict[str, float]:
+        """The state before the first step."""
+        ...
+
+    def coefs(self, state: Mapping[str, float]) -> dict[str, float]:
+        """Name -> value, for ``Seen.coefs`` and the loop."""
+        ...
+
+    def update(self, state: Mapping[str, float], metrics: Metrics) -> dict[str, float]:
+        """The state after a step, from its metrics."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicSampling:
+    """Drop groups whose responses are all right or all wrong, and ask for more (DAPO, arXiv:2503.14476).
+
+    At most ``max_batches`` batches of prompts a step; what was kept by then is trained on.
+    """
+
+    max_batches: int = 10
+
+    def words(self) -> str:
+        return f"groups that are all right or all wrong are replaced, up to {self.max_batches} batches a step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecondRollout:
+    """More responses to the first prompts of a step, drawn at another temperature (AEPO).
+
+    The temperature is the controller's ``second_temperature``.
+    """
+
+    fraction: float = 0.25  # of the step's prompts
+    num_replaced_below: int = 60  # responses replaced at most while entropy is at or below the target
+    num_replaced_above: int = 30  # and above it
+
+    def words(self) -> str:
+        return (
+            f"a second rollout of the first {self.fraction:g} of the prompts; its better responses replace "
+            f"up to {self.num_replaced_below} (entropy above target: {self.num_replaced_above}) responses"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Per-prompt memory is kept: running accuracy and the shortest correct response (CEEH, eqs. 9-16)."""
+
+    up: float = 0.2  # weight of a step in which accuracy rose
+    down: float = 0.05  # and in which it did not
+    start: str = "zero"  # zero | first | prior
+    prior: float = 0.5  # accuracy before the first visit, for start="prior"
+
+    def words(self) -> str:
+        return f"per-prompt accuracy is averaged with weight {self.up:g} up and {self.down:g} down"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curriculum:
+    """Training prompts in order of semantic entropy under the starting model, in equal stages (SENT)."""
+
+    stages: int = 2
+    responses: int = 8  # a prompt, for the estimate of its semantic entropy
+    weights: str = "count"  # count | log_prob | mean_log_prob, of the answers in a cluster
+    drop_uniform: bool = False  # leave out prompts of semantic entropy 0
+
+    def words(self) -> str:
+        return f"prompts in {self.stages} stages of rising semantic entropy over {self.responses} responses"
+
+
+# ---------------------------------------------------------------- parts, methods, schedules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one paper adds.
+
+    Single slots (advantage, core, aggregation, …) are what the paper insists on; ``suggests`` holds what
+    it was published with but can do without, used where no part of a composition insists.
+    """
+
+    rewards: tuple[RewardTerm, ...] = ()
+    advantage: Advantage | None = None
+    shaping: tuple[Shaping, ...] = ()
+    weights: tuple[TokenRule, ...] = ()
+    core: Core | None = None
+    terms: tuple[Term, ...] = ()
+    aggregation: Aggregation | None = None
+    controllers: tuple[Controller, ...] = ()
+    sampling: DynamicSampling | None = None
+    second_rollout: SecondRollout | None = None
+    history: History | None = None
+    curriculum: Curriculum | None = None
+    top_log_probs: int = 0  # most probable tokens whose log-probs the engine reports
+    step_boundary: str | None = None  # text that closes a reasoning step; "" is the task's own
+    phases: tuple[PhasePart, ...] = ()
+    suggests: Part | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhasePart:
+    """A phase of a part: its settings, and what it adds while it lasts."""
+
+    name: str
+    until: float = 1.0  # share of the run's steps at which it ends
+    part: Part = field(default_factory=Part)
+    temperature: float | None = None  # of the rollout; None keeps the run's
+    max_new_tokens: int | None = None  # None keeps the run's
+    reset_optimizer: bool = False  # at its start
+    reset_reference: bool = False  # at its start the reference policy becomes the present one
+    stage: int | None = None  # of the curriculum; None takes every prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """What one paper adds; prints as the recipe it is."""
+    """A whole objective; prints as the recipe it is."""
 
     advantage: Advantage
-    token_loss: TokenLoss
+    loss: Loss
     aggregation: Aggregation
-    selections: Mapping[str, Selection] = field(default_factory=dict)
-    needs_reference: bool = False  # score must fill log_prob_ref
-    group_relative: bool = False  # equal rewards within every group teach nothing
+    rewards: tuple[RewardTerm, ...] = ()
+    shaping: tuple[Shaping, ...] = ()
+    controllers: tuple[Controller, ...] = ()
+    sampling: DynamicSampling | None = None
+    second_rollout: SecondRollout | None = None
+    history: History | None = None
+    curriculum: Curriculum | None = None
+    top_log_probs: int = 0
+    step_boundary: str | None = None
+
+    @property
+    def needs_reference(self) -> bool:
+        """``score`` must fill log_prob_ref."""
+        return any(term.quantity.needs_reference for term in self.loss.terms)
+
+    @property
+    def group_relative(self) -> bool:
+        """Equal rewards within every group of two or more teach nothing."""
+        return self.advantage.group_relative and not self.loss.terms and not self.rewards
+
+    def words(self) -> list[str]:
+        """Every term with its coefficient, one plain line each."""
+        lines = [f"reward: {piece.words()}" for piece in self.rewards]
+        lines += [f"advantage: {self.advantage.words()}"]
+        lines += [f"advantage of a token: {piece.words()}" for piece in self.shaping]
+        lines += [f"policy term: {self.loss.core.words()}"]
+        lines += [f"weight of the policy term: {piece.words()}" for piece in self.loss.weights]
+        lines += [f"added to the loss: {term.words()}" for term in self.loss.terms]
+        lines += [f"mean over: {self.aggregation.words()}"]
+        around = (
+            *self.controllers, self.sampling, self.second_rollout, self.history, self.curriculum
+        )  # fmt: skip
+        return lines + [f"around the step: {piece.words()}" for piece in around if piece is not None]
 
 
-def estimate(
-    method: Method,
-    batch: Experience,
-    *,
-    minibatch_S: Tensor,
-    num_minibatches: int,
-    population: Population,
-) -> tuple[TokenTerms, Metrics]:
-    """Reduce ``method`` to per-token terms on a scored batch; no gradient, nothing changed in place.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A method for a share of the run, with what changes at its start."""
 
-    ``minibatch_S`` [S] int64 says which optimiser step learns from each response. Raises ValueError
-    when the batch was not scored.
+    name: str = "whole run"
+    method: Method
+    until: float = 1.0
+    temperature: float | None = None
+    max_new_tokens: int | None = None
+    reset_optimizer: bool = False
+    reset_reference: bool = False
+    stage: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Phases one after the other; the last one ends with the run."""
+
+    phases: tuple[Phase, ...]
+
+    def number_at(self, step: int, num_steps: int) -> int:
+        """Which phase ``step`` (from 1) of ``num_steps`` belongs to, from 0."""
+        ends = [round(phase.until * num_steps) for phase in self.phases[:-1]]
+        return sum(step > end for end in ends)
+
+    @property
+    def needs_reference(self) -> bool:
+        return any(phase.method.needs_reference for phase in self.phases)
+
+    def words(self) -> list[str]:
+        if len(self.phases) == 1:
+            return self.phases[0].method.words()
+        return [f"[{phase.name}] {line}" for phase in self.phases for line in phase.method.words()]
+
+
+# ---------------------------------------------------------------- composition
+
+_LISTS = ("rewards", "shaping", "weights", "terms", "controllers")
+_SINGLES = (
+    "advantage", "core", "aggregation", "sampling", "second_rollout", "history", "curriculum",
+    "step_boundary", "phases",
+)  # fmt: skip
+
+
+def compose(parts: Mapping[str, Part], base: Part) -> Schedule:
+    """The schedule of named parts; ``base`` fills what none of them insists on or suggests.
+
+    Lists are joined in the order of the parts. Where two parts insist on different things for one slot,
+    or add a piece under the same name, ValueError says which and why. Of two suggestions the first part's
+    is taken.
     """
-    if batch.log_prob_old is None or batch.entropy is None:
-        raise ValueError(
-            "estimate needs a scored batch: log_prob_old and entropy are missing; call score first"
-        )
-    advantage_S = method.advantage(batch.reward, batch, population)
-    advantage_T = advantage_S[batch.owner].to(batch.log_prob_old.dtype)
-    terms = TokenTerms(
-        advantage=advantage_T,
-        weight=method.aggregation(batch, minibatch_S, num_minibatches, population).to(advantage_T.dtype),
-        minibatch=minibatch_S[batch.owner],
-        selections={
-            name: select(advantage_T, batch, population) for name, select in method.selections.items()
-        },
-    )
-    return terms, _describe(advantage_S, population)
+    phases = _join(parts).phases or (PhasePart(name="whole run"),)
+    made = []
+    for phase in phases:
+        settings = {item.name: getattr(phase, item.name) for item in fields(PhasePart) if item.name != "part"}
+        owner = next((name for name, part in parts.items() if phase in part.phases), "phase")
+        within = {
+            name: replace(_over(phase.part, part) if name == owner else part, phases=())
+            for name, part in parts.items()
+        }
+        made.append(Phase(method=_whole(within, base), **settings))
+    return Schedule(phases=tuple(made))
 
 
-def _describe(advantage_S: Tensor, population: Population) -> Metrics:
-    parts = advantage_S.new_tensor(
-        [advantage_S.numel(), float(advantage_S.abs().sum()), float((advantage_S != 0).sum())]
-    )
-    count, absolute, informative = population.sum(parts).tolist()
-    return {
-        "advantage/mean_abs": absolute / max(count, 1),
-        "advantage/nonzero": informative / max(count, 1),
+def _over(first: Part, second: Part) -> Part:
+    """A phase's part with what holds in every phase of its owner."""
+    return _join({"phase": first, "every phase": second})
+
+
+def _join(parts: Mapping[str, Part]) -> Part:
+    """One part of several; the suggestions of all, the first one's first."""
+    joined: dict[str, object] = {
+        name: tuple(piece for part in parts.values() for piece in getattr(part, name)) for name in _LISTS
     }
+    for slot in _SINGLES:
+        joined[slot] = _single(slot, parts)
+    joined["top_log_probs"] = max((part.top_log_probs for part in parts.values()), default=0)
+    suggested: dict[str, object] = {}
+    for part in parts.values():
+        for slot in ("advantage", "core", "aggregation", "sampling"):
+            value = getattr(part.suggests, slot) if part.suggests is not None else None
+            if value is not None:
+                suggested.setdefault(slot, value)
+    joined["suggests"] = Part(**suggested) if suggested else None  # type: ignore[arg-type]
+    return Part(**joined)  # type: ignore[arg-type]
+
+
+def _single(slot: str, parts: Mapping[str, Part]) -> object:
+    empty = () if slot == "phases" else None
+    claims = {name: getattr(part, slot) for name, part in parts.items() if getattr(part, slot) != empty}
+    if not claims:
+        return empty
+    one, value = next(iter(claims.items()))
+    for other, theirs in claims.items():
+        if theirs != value:
+            raise ValueError(
+                f"{one} and {other} cannot be combined: both set the {slot.replace('_', ' ')}, {one} to "
+                f"{value!r} and {other} to {theirs!r}; leave one of them out, or give them equal options"
+            )
+    return value
+
+
+def _whole(parts: Mapping[str, Part], base: Part) -> Method:
+    joined = _join(parts)
+    _refuse_doubles(parts)
+    offers = [part for part in (joined, joined.suggests, base) if part is not None]
+
+    def first(slot: str) -> Any:
+        return next(value for part in offers if (value := getattr(part, slot)) is not None)
+
+    suggested_sampling = joined.suggests.sampling if joined.suggests is not None else None
+    return Method(
+        advantage=first("advantage"),
+        loss=Loss(core=first("core"), weights=joined.weights, terms=joined.terms),
+        aggregation=first("aggregation"),
+        rewards=tuple(sorted(joined.rewards, key=lambda piece: not piece.replaces)),
+        shaping=joined.shaping,
+        controllers=joined.controllers,
+        sampling=joined.sampling or suggested_sampling,
+        second_rollout=joined.second_rollout,
+        history=joined.history,
+        curriculum=joined.curriculum,
+        top_log_probs=joined.top_log_probs,
+        step_boundary=joined.step_boundary,
+    )
+
+
+def _refuse_doubles(parts: Mapping[str, Part]) -> None:
+    """A term under one name twice, two rewards from scratch, or one controller twice."""
+    owners: dict[str, str] = {}
+    for name, part in parts.items():
+        claims = [f"a loss term named {term.name!r}" for term in part.terms]
+        claims += ["the reward of a response from scratch" for piece in part.rewards if piece.replaces]
+        claims += [f"a controller named {piece.name!r}" for piece in part.controllers]
+        claims += [f"a weight of the policy term ({type(piece).__name__})" for piece in part.weights]
+        for claim in claims:
+            other = owners.setdefault(claim, name)
+            if other != name:
+                raise ValueError(
+                    f"{other} and {name} cannot be combined: both bring {claim}; leave one of them out"
+                )

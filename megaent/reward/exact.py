@@ -30,23 +30,33 @@ class ExactAnswer:
         answer = self.read(text)
         if answer is None:
             return Grade(reward=0.0, correct=False, note="no answer found")
-        correct = _canonical(answer) == _canonical(key)
-        return Grade(reward=float(correct), correct=correct)
+        said = _canonical(answer)
+        correct = said == _canonical(key)
+        return Grade(reward=float(correct), correct=correct, answer=said)
 
 
 def final_number(text: str) -> str | None:
     """The word after the last ``A``, when it is an integer: how a chain sum ends."""
-    words = text.split()
-    if "A" not in words[:-1]:
-        return None
-    answer = words[len(words) - words[:-1][::-1].index("A") - 1]
-    return answer if _INTEGER.fullmatch(answer) else None
+    return _after_last("A", text)
+
+
+def last_result(text: str) -> str | None:
+    """The word after the last ``=``, when it is an integer: how an answer of two strategies ends."""
+    return _after_last("=", text)
 
 
 def first_integer(text: str) -> str | None:
     """The first integer of the first line; a few-shot model goes on with lines of its own."""
     found = _INTEGER.search(text.split("\n", 1)[0])
     return found.group() if found else None
+
+
+def _after_last(mark: str, text: str) -> str | None:
+    words = text.split()
+    if mark not in words[:-1]:
+        return None
+    answer = words[len(words) - words[:-1][::-1].index(mark) - 1]
+    return answer if _INTEGER.fullmatch(answer) else None
 
 
 def _canonical(integer: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from megaent.final_answer import LONGEST_ANSWER, find_answer, plainly_equal
+from megaent.final_answer import LONGEST_ANSWER, canonical, find_answer, plainly_equal
 from megaent.reward.checker_pool import CheckerPool, Verdict
 from megaent.types import Grade, Group
 
@@ -25,8 +25,8 @@ class MathAnswer:
         pairs = [(g.prompt.answer, a) for g, row in zip(groups, answers, strict=True) for a in row]
         verdicts = self._judge(pairs)
         grades = iter(
-            Grade(reward=float(v.correct), correct=v.correct, note=v.note)
-            for v in map(verdicts.__getitem__, pairs)
+            Grade(reward=float(v.correct), correct=v.correct, note=v.note, answer=_said(answer))
+            for (_, answer), v in ((pair, verdicts[pair]) for pair in pairs)
         )
         return [replace(group, grades=tuple(next(grades) for _ in group.responses)) for group in groups]
 
@@ -47,3 +47,8 @@ class MathAnswer:
                 unsure.append((key, answer))
         verdicts.update(zip(unsure, self._pool.check(unsure), strict=True))
         return verdicts
+
+
+def _said(answer: str | None) -> str:
+    """``Grade.answer``: made without the key, so that what is equal does not tell what is correct."""
+    return "" if answer is None or len(answer) > LONGEST_ANSWER else canonical(answer)

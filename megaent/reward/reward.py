@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from megaent.errors import ConfigError
-from megaent.reward.exact import ExactAnswer, final_number, first_integer
+from megaent.reward.exact import ExactAnswer, final_number, first_integer, last_result
 from megaent.reward.math_answer import MathAnswer
 from megaent.types import Group
 
@@ -25,6 +25,7 @@ class Reward(Protocol):
 
 GRADERS: dict[str, Callable[..., Reward]] = {
     "final_number": lambda: ExactAnswer(read=final_number),
+    "last_result": lambda: ExactAnswer(read=last_result),
     "first_integer": lambda: ExactAnswer(read=first_integer),
     "math": MathAnswer,
 }

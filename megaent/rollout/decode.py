@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from megaent.errors import NumericsError
-from megaent.rollout.sampling import draw
+from megaent.rollout.sampling import Drawn, draw
 from megaent.types import FinishReason, Prompt, SamplingParams
 
 
@@ -31,6 +31,8 @@ class Continuation(NamedTuple):
     tokens: tuple[int, ...]
     log_prob: tuple[float, ...]
     finish: FinishReason
+    top_tokens: tuple[tuple[int, ...], ...] = ()
+    top_log_prob: tuple[tuple[float, ...], ...] = ()
 
 
 class KeyValueCache(Protocol):
@@ -70,14 +72,18 @@ def decode(model: CausalModel, rows: Sequence[Row], sampling: SamplingParams) ->
     device = model.device
     token_SR = torch.zeros(len(rows), sampling.max_new_tokens, dtype=torch.int64, device=device)
     log_prob_SR = torch.zeros(token_SR.shape, dtype=torch.float64, device=device)
+    top_token_SRK = torch.zeros(*token_SR.shape, sampling.top_log_probs, dtype=torch.int64, device=device)
+    top_log_prob_SRK = torch.zeros(top_token_SRK.shape, dtype=torch.float64, device=device)
     length_S = torch.full((len(rows),), sampling.max_new_tokens, device=device)
     stopped_S = torch.zeros(len(rows), dtype=torch.bool, device=device)
     stop_ids = torch.tensor(sampling.stop_token_ids, dtype=torch.int64, device=device)
 
     for position in range(sampling.max_new_tokens):
-        token_B, log_prob_B = batch.draw(sampling, position)
+        token_B, log_prob_B, top_token_BK, top_log_prob_BK = batch.draw(sampling, position)
         token_SR[batch.row_B, position] = token_B
         log_prob_SR[batch.row_B, position] = log_prob_B.double()
+        top_token_SRK[batch.row_B, position] = top_token_BK
+        top_log_prob_SRK[batch.row_B, position] = top_log_prob_BK.double()
         stop_B = torch.isin(token_B, stop_ids)
         if stop_B.any():
             ended = batch.row_B[stop_B]
@@ -88,11 +94,16 @@ def decode(model: CausalModel, rows: Sequence[Row], sampling: SamplingParams) ->
             break
         batch.advance(token_B)
 
+    with_top = sampling.top_log_probs > 0
     return [
-        Continuation(tuple(tokens[:length]), tuple(log_prob[:length]), "stop" if stopped else "length")
-        for tokens, log_prob, length, stopped in zip(
-            token_SR.tolist(), log_prob_SR.tolist(), length_S.tolist(), stopped_S.tolist(), strict=True
+        Continuation(
+            tokens=tuple(token_SR[row, :length].tolist()),
+            log_prob=tuple(log_prob_SR[row, :length].tolist()),
+            finish="stop" if stopped else "length",
+            top_tokens=tuple(map(tuple, top_token_SRK[row, :length].tolist())) if with_top else (),
+            top_log_prob=tuple(map(tuple, top_log_prob_SRK[row, :length].tolist())) if with_top else (),
         )
+        for row, (length, stopped) in enumerate(zip(length_S.tolist(), stopped_S.tolist(), strict=True))
     ]
 
 
@@ -128,20 +139,21 @@ class _Batch:
     def is_empty(self) -> bool:
         return self.row_B.numel() == 0
 
-    def draw(self, sampling: SamplingParams, position: int) -> tuple[Tensor, Tensor]:
-        token_B, log_prob_B = draw(
+    def draw(self, sampling: SamplingParams, position: int) -> Drawn:
+        drawn = draw(
             self._logits_BV,
             sampling=sampling,
             seed_B=self._seed_B,
             position_B=torch.full_like(self._seed_B, position),
         )
-        if not log_prob_B.isfinite().all():
-            row = self._rows[int(self.row_B[~log_prob_B.isfinite()][0])]
+        is_finite_B = drawn.log_prob_B.isfinite()
+        if not is_finite_B.all():
+            row = self._rows[int(self.row_B[~is_finite_B][0])]
             raise NumericsError(
                 f"prompt {row.prompt.id!r}, seed {row.seed}, response token {position}: the engine's logits "
                 "are not finite; look at the weights it last received (grad/norm, loss) or at its dtype"
             )
-        return token_B, log_prob_B
+        return drawn
 
     def drop(self, gone_B: Tensor, token_B: Tensor) -> Tensor:
         """Forget the rows that ended; what remains of ``token_B``."""

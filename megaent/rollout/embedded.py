@@ -87,7 +87,12 @@ class EmbeddedEngine:
 
     def _response(self, drawn: Continuation) -> Response:
         return Response(
-            tokens=drawn.tokens, log_prob=drawn.log_prob, finish=drawn.finish, version=self.version
+            tokens=drawn.tokens,
+            log_prob=drawn.log_prob,
+            finish=drawn.finish,
+            version=self.version,
+            top_tokens=drawn.top_tokens,
+            top_log_prob=drawn.top_log_prob,
         )
 
     # ------------------------------------------------------------ weights

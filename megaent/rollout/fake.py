@@ -59,9 +59,13 @@ class FakeEngine:
         stops = (place for place, token in enumerate(tokens) if token in sampling.stop_token_ids)
         stop = next(stops, None)
         tokens = tokens if stop is None else tokens[: stop + 1]
+        every = -math.log(self._vocab_size)
+        top = sampling.top_log_probs
         return Response(
             tokens=tuple(tokens),
-            log_prob=(-math.log(self._vocab_size),) * len(tokens),
+            log_prob=(every,) * len(tokens),
+            top_tokens=(tuple(range(top)),) * len(tokens) if top else (),
+            top_log_prob=((every,) * top,) * len(tokens) if top else (),
             finish="length" if stop is None else "stop",
             version=self.version,
         )

@@ -8,6 +8,7 @@ drawn before. B rows of a batch, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,15 @@ from megaent.randomness import uniform
 from megaent.types import RolloutRequest, SamplingParams
 
 
+class Drawn(NamedTuple):
+    """One token a row."""
+
+    token_B: Tensor  # int64
+    log_prob_B: Tensor  # nats, at the temperature, before top-p
+    top_token_BK: Tensor  # the K = ``top_log_probs`` most probable, highest first
+    top_log_prob_BK: Tensor  # and their log-probs
+
+
 def draw(
     logits_BV: Tensor,
     *,
@@ -24,7 +34,7 @@ def draw(
     seed_B: Tensor,
     position_B: Tensor,
     vocab_size: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Drawn:
     """One token a row, and its log-probability in nats at ``temperature`` and before ``top_p``.
 
     Everything is fp32 (fp64 for fp64 logits), the cumulative sum fp64. ``vocab_size`` leaves out padded
@@ -45,7 +55,8 @@ def draw(
         if sampling.top_p < 1.0:
             weight_BV = weight_BV * nucleus(weight_BV, sampling.top_p)
         token_B = invert_cdf(weight_BV, uniform(seed_B, position_B))
-    return token_B, log_prob_BV.gather(-1, token_B[:, None]).squeeze(-1)
+    top = log_prob_BV.topk(sampling.top_log_probs, dim=-1)
+    return Drawn(token_B, log_prob_BV.gather(-1, token_B[:, None]).squeeze(-1), top.indices, top.values)
 
 
 def nucleus(weight_BV: Tensor, top_p: float) -> Tensor:
@@ -81,6 +92,11 @@ def require_sampling(sampling: SamplingParams, *, vocab_size: int) -> None:
         raise ConfigError(f"max_new_tokens must be 1 or more, got {sampling.max_new_tokens}")
     if not 0.0 <= sampling.temperature < float("inf"):
         raise ConfigError(f"temperature must be 0 (greedy) or above, got {sampling.temperature}")
+    if not 0 <= sampling.top_log_probs <= vocab_size:
+        raise ConfigError(
+            f"top_log_probs must lie between 0 and the vocabulary of {vocab_size}, got "
+            f"{sampling.top_log_probs}"
+        )
     if not 0.0 < sampling.top_p <= 1.0:
         raise ConfigError(f"top_p must lie in (0, 1], got {sampling.top_p}; 1 switches it off")
     for token in sampling.stop_token_ids:

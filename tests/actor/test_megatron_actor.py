@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.builders import group
+from support.builders import group, seen
 from support.plain_lm import PlainModel, PlainResponse
 from support.tiny_hf import save_tiny
 
@@ -19,7 +19,7 @@ from megaent.actor.parallel import Layout, check_world
 from megaent.errors import ConfigError, ModelError, NumericsError
 from megaent.experience.pack import pack
 from megaent.methods import build_method
-from megaent.objective.compose import estimate
+from megaent.objective.estimate import estimate
 from megaent.types import Experience, Metrics
 
 pytestmark = pytest.mark.full
@@ -42,15 +42,9 @@ def batch() -> Experience:
 
 
 def update(actor: MegatronActor, experience: Experience, **options: object) -> Metrics:
-    method = build_method({"grpo": options})
-    terms, _ = estimate(
-        method,
-        experience,
-        minibatch_S=torch.zeros_like(experience.group),
-        num_minibatches=1,
-        population=actor.layout,
-    )
-    return actor.update(experience, terms, method, temperature=1.0, num_minibatches=1)
+    method = build_method({"grpo": options}).phases[0].method
+    terms, _ = estimate(method, seen(experience, population=actor.layout))
+    return actor.update(experience, terms, method.loss, temperature=1.0, num_minibatches=1)
 
 
 def weights(actor: MegatronActor) -> dict[str, torch.Tensor]:

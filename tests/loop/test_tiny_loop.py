@@ -12,7 +12,8 @@ from megaent.actor.tiny_actor import TinyActor
 from megaent.data.prompts import PromptStream
 from megaent.data.task import Task
 from megaent.errors import NumericsError
-from megaent.methods import grpo
+from megaent.method_state import MethodState
+from megaent.methods import build_method
 from megaent.rollout.fake import FakeEngine
 from megaent.trainer import Trainer
 from megaent.types import Grade, Group, Prompt, SamplingParams
@@ -42,6 +43,7 @@ class CountsWanted:
 
 
 def make_trainer(*, seed: int = 0, lr: float = 0.05, mismatch_limit: float = 0.0) -> Trainer:
+    schedule = build_method({"grpo": {}})
     prompts = tuple(Prompt(id=f"p{i}", tokens=(1, i % VOCAB), text=f"p{i}", answer="") for i in range(32))
     return Trainer(
         actor=TinyActor(VOCAB, lr=lr),
@@ -55,7 +57,9 @@ def make_trainer(*, seed: int = 0, lr: float = 0.05, mismatch_limit: float = 0.0
             decode=lambda ids: str(ids),
         ),
         stream=PromptStream(prompts, per_step=8, seed=seed),
-        method=grpo(),
+        schedule=schedule,
+        state=MethodState(schedule, [prompt.id for prompt in prompts]),
+        num_steps=30,
         sampling=SamplingParams(max_new_tokens=6),
         group_size=4,
         num_minibatches=2,

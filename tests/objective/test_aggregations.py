@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.builders import group, masked, on_replicas, scored
+from support.builders import group, masked, on_replicas, scored, seen
 from torch import Tensor
 
 from megaent.objective.aggregations import ConstantLength, ResponseMean, TokenMean
-from megaent.objective.compose import Aggregation, Alone
+from megaent.objective.compose import Aggregation
+from megaent.objective.seen import Alone, Population
 from megaent.types import Experience
 
 RULES = [TokenMean(), ResponseMean(), ConstantLength(length=8)]
@@ -26,6 +27,12 @@ MINIBATCH_OF_GROUP = [0, 1, 0, -1]  # the last group is in none
 
 def minibatches(batch: Experience) -> Tensor:
     return torch.tensor(MINIBATCH_OF_GROUP)[batch.index][batch.group]
+
+
+def weights(rule: Aggregation, batch: Experience, population: Population | None = None) -> Tensor:
+    return rule(
+        seen(batch, population=population or Alone(), minibatch_S=minibatches(batch), num_minibatches=2)
+    )
 
 
 def loss_by_definition(rule: Aggregation, batch: Experience, loss_T: np.ndarray, minibatch: int) -> float:
@@ -44,7 +51,7 @@ def loss_by_definition(rule: Aggregation, batch: Experience, loss_T: np.ndarray,
 @pytest.mark.parametrize("every", [10**6, 2, 3], ids=["whole", "half masked", "third masked"])
 def test_the_weighted_sum_is_the_definition(rule: Aggregation, every: int) -> None:
     batch = masked(scored(GROUPS), every=every)
-    weight_T = rule(batch, minibatches(batch), 2, Alone())
+    weight_T = weights(rule, batch)
     loss_T = np.random.default_rng(0).normal(size=batch.num_tokens)
     for minibatch in (0, 1):
         is_in = (minibatches(batch)[batch.owner] == minibatch).numpy()
@@ -58,8 +65,7 @@ def test_the_weighted_sum_is_the_definition(rule: Aggregation, every: int) -> No
 def test_a_worked_case() -> None:
     batch = scored([group(0, [1, 0], [4, 2])])
     loss_T = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
-    zeros = torch.zeros(2, dtype=torch.int64)
-    found = [float((rule(batch, zeros, 1, Alone()) * loss_T).sum()) for rule in RULES]
+    found = [float((rule(seen(batch)) * loss_T).sum()) for rule in RULES]
     assert found == pytest.approx([3.5, 4.0, 1.3125], abs=1e-12)
 
 
@@ -67,17 +73,17 @@ def test_a_worked_case() -> None:
 @pytest.mark.parametrize("cut", [1, 2, 3])
 def test_two_replicas_weigh_as_one(rule: Aggregation, cut: int) -> None:
     whole = masked(scored(GROUPS), every=3)
-    expected = rule(whole, minibatches(whole), 2, Alone())
+    expected = weights(rule, whole)
     halves = [masked(scored(part), every=3) for part in (GROUPS[:cut], GROUPS[cut:])]
-    found = on_replicas(lambda b, p: rule(b, minibatches(b), 2, p), halves)
+    found = on_replicas(lambda b, p: weights(rule, b, p), halves)
     assert torch.equal(torch.cat(found), expected)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_an_empty_replica_has_no_weights_and_changes_none(rule: Aggregation) -> None:
     whole = scored(GROUPS)
-    found = on_replicas(lambda b, p: rule(b, minibatches(b), 2, p), [whole, scored([])])
-    assert torch.equal(found[0], rule(whole, minibatches(whole), 2, Alone()))
+    found = on_replicas(lambda b, p: weights(rule, b, p), [whole, scored([])])
+    assert torch.equal(found[0], weights(rule, whole))
     assert found[1].tolist() == []
 
 
@@ -85,5 +91,5 @@ def test_an_empty_replica_has_no_weights_and_changes_none(rule: Aggregation) -> 
 def test_a_batch_without_a_trained_token_weighs_nothing(rule: Aggregation) -> None:
     batch = scored(GROUPS)
     batch = replace(batch, mask=torch.zeros_like(batch.mask))
-    weight_T = rule(batch, minibatches(batch), 2, Alone())
+    weight_T = weights(rule, batch)
     assert weight_T.tolist() == [0.0] * batch.num_tokens

@@ -1,87 +1,133 @@
-"""``estimate``: a method and a scored batch to one number per token and term."""
+"""How the pieces of several papers become one method, and what is refused."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-
 import pytest
-import torch
-from support.builders import group, masked, on_replicas, scored
-from torch import Tensor
 
-from megaent.experience.pack import pack
-from megaent.methods import build_method
-from megaent.objective.compose import Alone, Method, Population, estimate
-from megaent.types import Experience, Metrics, TokenTerms
+from megaent.objective.advantages import GroupRelative, LeaveOneOut
+from megaent.objective.aggregations import ResponseMean, TokenMean
+from megaent.objective.compose import DynamicSampling, Part, Phase, PhasePart, Schedule, compose
+from megaent.objective.controllers import AdaptiveEntropy
+from megaent.objective.cores import Clipped, Unclipped
+from megaent.objective.length_rewards import Cosine, LinearLength, SigmoidLength
+from megaent.objective.terms import entropy_bonus, kl_to_reference
+from megaent.objective.weights import EngineMismatch, HighEntropyOnly
 
-GROUPS = [group(0, [1, 0, 1], [4, 2, 9]), group(1, [0, 0], [1, 7]), group(2, [1, 0, 0, 0], [3, 3, 1, 12])]
-
-
-@dataclass(frozen=True)
-class AboveTheMean:
-    """Tokens whose entropy is above the mean of all replicas' tokens."""
-
-    def __call__(self, advantage_T: Tensor, batch: Experience, population: Population) -> Tensor:
-        assert batch.entropy is not None
-        total, count = population.sum(torch.tensor([batch.entropy.double().sum(), batch.entropy.numel()]))
-        return batch.entropy > total / count
+BASE = Part(advantage=GroupRelative(), core=Clipped(), aggregation=TokenMean())
+LINEAR = LinearLength(coef=0.1, max_length=10)
 
 
-def method(selections: Mapping[str, AboveTheMean] | None = None) -> Method:
-    return replace(build_method({"grpo": {}}), selections=selections or {})
+def method_of(**parts: Part):
+    (phase,) = compose(parts, base=BASE).phases
+    return phase.method
 
 
-def run(batch: Experience, population: Population, chosen: Method) -> tuple[TokenTerms, Metrics]:
-    minibatch_S = batch.index[batch.group] % 2
-    return estimate(chosen, batch, minibatch_S=minibatch_S, num_minibatches=2, population=population)
-
-
-def test_every_token_gets_its_response_s_advantage_and_minibatch() -> None:
-    batch = scored(GROUPS)
-    terms, metrics = run(batch, Alone(), method())
-    half = 1 / 3**0.5  # (1 - 2/3) / std of (1, 0, 1)
-    expected = [half] * 4 + [-2 * half] * 2 + [half] * 9 + [0.0] * 8 + [1.5] * 3 + [-0.5] * 16
-    assert terms.advantage.tolist() == pytest.approx(expected, abs=1e-5)
-    assert terms.minibatch.tolist() == [0] * 15 + [1] * 8 + [0] * 19
-    assert terms.weight.tolist() == pytest.approx([1 / 34] * 15 + [1 / 8] * 8 + [1 / 34] * 19)
-    assert terms.advantage.dtype == terms.weight.dtype == torch.float32
-    assert metrics["advantage/nonzero"] == pytest.approx(7 / 9)
-    assert metrics["advantage/mean_abs"] == pytest.approx((4 * half + 3.0) / 9, abs=1e-5)
-
-
-def test_two_replicas_estimate_as_one() -> None:
-    chosen = method({"high": AboveTheMean()})
-    whole, metrics = run(masked(scored(GROUPS), every=3), Alone(), chosen)
-    parts = on_replicas(
-        lambda b, p: run(b, p, chosen), [masked(scored(g), every=3) for g in (GROUPS[:1], GROUPS[1:])]
+def test_what_nobody_sets_comes_from_the_base() -> None:
+    method = method_of(one=Part())
+    assert (method.advantage, method.loss.core, method.aggregation) == (
+        GroupRelative(),
+        Clipped(),
+        TokenMean(),
     )
-    for name in ("advantage", "weight", "minibatch"):
-        joined = torch.cat([getattr(terms, name) for terms, _ in parts])
-        assert torch.equal(joined, getattr(whole, name)), name
-    assert torch.equal(torch.cat([terms.selections["high"] for terms, _ in parts]), whole.selections["high"])
-    assert 0 < int(whole.selections["high"].sum()) < whole.advantage.numel()
-    for _, found in parts:
-        assert found == pytest.approx(metrics, rel=1e-12)
+    assert method.sampling is None
+    assert not method.needs_reference
+    assert method.group_relative
 
 
-def test_nothing_is_changed_in_place() -> None:
-    batch = scored(GROUPS)
-    before = copy.deepcopy(batch)
-    run(batch, Alone(), method({"high": AboveTheMean()}))
-    for item in fields(batch):
-        value = getattr(batch, item.name)
-        if isinstance(value, Tensor):
-            assert torch.equal(value, getattr(before, item.name)), item.name
+def test_who_insists_wins_over_who_suggests_and_the_first_suggestion_over_the_second() -> None:
+    first = Part(suggests=Part(advantage=LeaveOneOut(), core=Unclipped(), sampling=DynamicSampling()))
+    second = Part(suggests=Part(core=Clipped(high=0.5), aggregation=ResponseMean()))
+    method = method_of(first=first, second=second)
+    assert method.advantage == LeaveOneOut()
+    assert method.loss.core == Unclipped()
+    assert method.aggregation == ResponseMean()
+    assert method.sampling == DynamicSampling()
+    assert method_of(second=second, first=first).loss.core == Clipped(high=0.5)
+    assert method_of(first=first, third=Part(core=Clipped(dual=None))).loss.core == Clipped(dual=None)
+    strict = Part(sampling=DynamicSampling(max_batches=3))
+    assert method_of(first=first, third=strict).sampling == DynamicSampling(max_batches=3)
 
 
-def test_a_batch_without_scores_is_refused() -> None:
-    with pytest.raises(ValueError, match="call score first"):
-        run(pack(GROUPS), Alone(), method())
+def test_lists_are_joined_in_the_order_of_the_parts() -> None:
+    one = Part(weights=(HighEntropyOnly(),), terms=entropy_bonus(0.1), rewards=(LINEAR,))
+    two = Part(weights=(EngineMismatch(),), terms=kl_to_reference(0.2), rewards=(SigmoidLength(),))
+    method = method_of(one=one, two=two)
+    assert method.loss.weights == (HighEntropyOnly(), EngineMismatch())
+    assert [term.name for term in method.loss.terms] == ["entropy_bonus", "kl_to_ref"]
+    assert method.rewards == (SigmoidLength(), LINEAR), "a reward from scratch comes first"
+    assert method.needs_reference
+    assert not method.group_relative, "lengths and terms teach where rewards are equal"
 
 
-def test_an_empty_batch_gives_empty_terms() -> None:
-    terms, metrics = run(scored([]), Alone(), method())
-    assert terms.advantage.tolist() == terms.weight.tolist() == terms.minibatch.tolist() == []
-    assert metrics == {"advantage/mean_abs": 0.0, "advantage/nonzero": 0.0}
+@pytest.mark.parametrize(
+    ("one", "two", "said"),
+    [
+        (Part(core=Clipped()), Part(core=Unclipped()), "both set the core"),
+        (Part(advantage=GroupRelative()), Part(advantage=LeaveOneOut()), "both set the advantage"),
+        (Part(terms=entropy_bonus(0.1)), Part(terms=entropy_bonus(0.1)), "both bring a loss term named"),
+        (
+            Part(rewards=(SigmoidLength(),)),
+            Part(rewards=(Cosine(max_length=9),)),
+            "both bring the reward of a response from scratch",
+        ),
+        (
+            Part(controllers=(AdaptiveEntropy(),)),
+            Part(controllers=(AdaptiveEntropy(target=0.3),)),
+            "both bring a controller named 'adaptive_entropy'",
+        ),
+        (Part(weights=(EngineMismatch(),)), Part(weights=(EngineMismatch(),)), "a weight of the policy term"),
+    ],
+)
+def test_two_parts_that_want_one_place_are_refused_by_name(one: Part, two: Part, said: str) -> None:
+    with pytest.raises(ValueError, match=f"red and blue cannot be combined: .*{said}"):
+        compose({"red": one, "blue": two}, base=BASE)
+
+
+def test_equal_demands_agree() -> None:
+    assert method_of(one=Part(core=Unclipped()), two=Part(core=Unclipped())).loss.core == Unclipped()
+
+
+# ---------------------------------------------------------------- phases
+
+
+def phased() -> Schedule:
+    early = PhasePart(name="early", until=0.5, part=Part(terms=entropy_bonus(0.1)), temperature=0.6)
+    late = PhasePart(name="late", part=Part(core=Unclipped()), reset_optimizer=True)
+    always = Part(weights=(HighEntropyOnly(),), phases=(early, late))
+    return compose({"staged": always, "other": Part(rewards=(LINEAR,))}, base=BASE)
+
+
+def test_a_phase_adds_to_what_holds_all_the_time() -> None:
+    early, late = phased().phases
+    assert isinstance(early, Phase)
+    assert (early.name, early.until, early.temperature) == ("early", 0.5, 0.6)
+    assert (late.name, late.reset_optimizer, late.temperature) == ("late", True, None)
+    assert [term.name for term in early.method.loss.terms] == ["entropy_bonus"]
+    assert late.method.loss.terms == ()
+    assert (early.method.loss.core, late.method.loss.core) == (Clipped(), Unclipped())
+    for phase in (early, late):
+        assert phase.method.loss.weights == (HighEntropyOnly(),)
+        assert phase.method.rewards == (LINEAR,)
+
+
+def test_the_phase_of_a_step() -> None:
+    schedule = phased()
+    assert [schedule.number_at(step, 4) for step in (1, 2, 3, 4)] == [0, 0, 1, 1]
+    assert schedule.number_at(1, 1) == 1, "half of one step rounds to none"
+
+
+def test_words_have_a_line_for_every_piece() -> None:
+    method = method_of(
+        one=Part(
+            rewards=(LINEAR,), weights=(HighEntropyOnly(),), controllers=(AdaptiveEntropy(),),
+            terms=kl_to_reference(0.25), sampling=DynamicSampling(max_batches=3),
+        )
+    )  # fmt: skip
+    lines = method.words()
+    assert [line.split(":")[0] for line in lines] == [
+        "reward", "advantage", "policy term", "weight of the policy term", "added to the loss", "mean over",
+        "around the step", "around the step",
+    ]  # fmt: skip
+    for number in ("0.1", "10", "0.2", "0.25", "up to 3"):
+        assert any(number in line for line in lines), number
+    assert all(line.startswith(("[early]", "[late]")) for line in phased().words())

@@ -6,11 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.layouts import EMPTY, FP32, FP64, LAYOUTS, UNEQUAL, differences, job, launch, reference
+from support.layouts import (
+    EMPTY,
+    FP32,
+    FP64,
+    LAYOUTS,
+    METHOD_LAYOUTS,
+    METHOD_STEPS,
+    METHODS,
+    UNEQUAL,
+    differences,
+    job,
+    launch,
+    reference,
+)
 from support.plain_lm import PlainResult
 from support.tiny_hf import save_tiny
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1000)]
 
 
 class Runs:
@@ -43,8 +56,23 @@ class Runs:
                 for variant, holders in (("unequal", UNEQUAL), ("empty", EMPTY)):
                     out = self._out(name, "fp64", "untied", variant)
                     jobs.append(job(name, FP64, self.folders["untied"], out, holders=holders))
+        jobs += [
+            job(name, METHOD_STEPS, self.folders["untied"], self._method_out(name, choice), method=method)
+            for name in METHOD_LAYOUTS
+            if LAYOUTS[name][0] == size
+            for choice, method in METHODS.items()
+        ]
         launch(jobs, size, self.root)
         self._started.add(size)
+
+    def of_method(self, layout: str, choice: str) -> dict:
+        size = LAYOUTS[layout][0]
+        if size not in self._started:
+            self._start(size)
+        return torch.load(self._method_out(layout, choice), weights_only=True)
+
+    def _method_out(self, layout: str, choice: str) -> Path:
+        return self.root / f"{layout}-{choice}.pt"
 
     def _out(self, layout: str, precision: str, model: str, variant: str) -> Path:
         return self.root / f"{layout}-{precision}-{model}-{variant}.pt"
@@ -95,6 +123,24 @@ def check_fp64(found: dict[str, float]) -> None:
     assert found["norm"] <= 1e-6, found
 
 
+@pytest.mark.parametrize("choice", METHODS)
+@pytest.mark.parametrize("layout", METHOD_LAYOUTS[1:])
+def test_a_method_learns_the_same_in_every_layout(runs: Runs, layout: str, choice: str) -> None:
+    found, expected = runs.of_method(layout, choice), runs.of_method("tp1", choice)
+    assert found["loss"] == pytest.approx(expected["loss"], abs=1e-12)
+    for name, gradient in expected["gradients"].items():
+        assert float((found["gradients"][name] - gradient).abs().max()) <= 1e-12, name
+    for name, weight in expected["weights"].items():
+        assert float((found["weights"][name] - weight).abs().max()) <= 1e-10, name
+
+
+def test_methods_learn_different_things(runs: Runs) -> None:
+    """The comparison of layouts could not fail otherwise."""
+    weights = [runs.of_method("tp1", choice)["weights"]["model.norm.weight"] for choice in METHODS]
+    for number, weight in enumerate(weights):
+        assert all(not torch.allclose(weight, other, atol=1e-6) for other in weights[:number])
+
+
 @pytest.fixture(scope="module")
 def controls(runs: Runs) -> dict[str, dict]:
     """Runs that are wrong on purpose."""
@@ -105,7 +151,7 @@ def controls(runs: Runs) -> dict[str, dict]:
     }
     jobs = [job("tp1", FP32, folder, root / f"{name}.pt") for name, folder in wrong.items()]
     mean = {"aggregation": "response_mean"}
-    jobs.append(job("tp1", FP32, untied, root / "aggregation.pt", method=mean))
+    jobs.append(job("tp1", FP32, untied, root / "aggregation.pt", method={"grpo": mean}))
     jobs.append(job("tp1", FP32, untied, root / "minibatches.pt", minibatches=1))
     launch(jobs, 1, root)
     return {

@@ -18,7 +18,8 @@ from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel
 from megaent.experience.pack import assign_minibatches, pack
 from megaent.methods import build_method
-from megaent.objective.compose import estimate
+from megaent.objective.estimate import estimate
+from megaent.objective.seen import Seen
 from megaent.types import Grade, Group, Prompt, Response
 
 
@@ -58,23 +59,22 @@ def run(job: dict) -> None:
         AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),
     )
     batch = layout.share(pack(build_groups(job, layout)) if layout.is_leader else None)
-    method = build_method({"grpo": job.get("method", {})})
+    method = build_method(job.get("method", {"grpo": {}})).phases[0].method
     indices = layout.gather_over_replicas(batch.index.tolist())
     minibatch_S = assign_minibatches(batch.index, indices, job["minibatches"])[batch.group]
+    if method.needs_reference:
+        actor.keep_reference()
     log_prob, entropy, loss, norm = [], [], [], []
     for _ in range(job["steps"]):
-        batch = actor.score(batch, temperature=job["temperature"])
+        batch = actor.score(batch, temperature=job["temperature"], with_reference=method.needs_reference)
         log_prob.append(collect(batch, batch.log_prob_old, layout))
         entropy.append(collect(batch, batch.entropy, layout))
-        terms, _ = estimate(
-            method,
-            batch,
-            minibatch_S=minibatch_S,
-            num_minibatches=job["minibatches"],
-            population=layout,
+        seen = Seen(
+            batch=batch, population=layout, minibatch_S=minibatch_S, num_minibatches=job["minibatches"]
         )
+        terms, _ = estimate(method, seen)
         metrics = actor.update(
-            batch, terms, method, temperature=job["temperature"], num_minibatches=job["minibatches"]
+            batch, terms, method.loss, temperature=job["temperature"], num_minibatches=job["minibatches"]
         )
         loss.append(metrics["loss"])
         norm.append(metrics["grad/norm"])

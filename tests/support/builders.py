@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from megaent.experience.pack import pack
+from megaent.objective.seen import Alone, Seen
 from megaent.types import Experience, Grade, Group, PolicyView, Prompt, Response
 
 _T = TypeVar("_T")
@@ -49,7 +50,7 @@ def masked(batch: Experience, *, every: int) -> Experience:
 def view(
     num_tokens: int, *, seed: int = 0, dtype: torch.dtype = torch.float64, spread: float = 0.5
 ) -> PolicyView:
-    """A microbatch whose log-probs and entropies are leaves with a gradient."""
+    """A microbatch of one response whose log-probs and entropies are leaves with a gradient."""
     noise = torch.Generator().manual_seed(seed)
     log_prob, old, engine, ref, advantage = torch.randn(5, num_tokens, generator=noise, dtype=dtype)
     return PolicyView(
@@ -59,8 +60,26 @@ def view(
         log_prob_engine=spread * engine - 2,
         log_prob_ref=spread * ref - 2,
         advantage=advantage,
-        selections={},
+        policy_weight=torch.ones_like(advantage),
+        clip_low=torch.full_like(advantage, 0.2),
+        clip_high=torch.full_like(advantage, 0.2),
+        coefs={},
+        mask=torch.ones(num_tokens, dtype=torch.bool),
+        owner=torch.zeros(num_tokens, dtype=torch.int64),
+        num_responses=1,
+        order=torch.arange(num_tokens),
+        population=Alone(),
     )
+
+
+def seen(batch: Experience, **changes: Any) -> Seen:
+    """One minibatch, one replica, unless told otherwise."""
+    given = {
+        "population": Alone(),
+        "minibatch_S": torch.zeros(batch.num_responses, dtype=torch.int64),
+        "num_minibatches": 1,
+    }
+    return Seen(batch=batch, **(given | changes))
 
 
 class ThreadReplica:

@@ -53,6 +53,18 @@ def rollouts() -> list[dict]:
 GROUPS = rollouts()
 FP32 = {"dtype": "float32", "steps": 3, "minibatches": 2, "lr": 1e-3, "eps": 1e-5, "clip_grad": 1.0}
 FP64 = {"dtype": "float64", "steps": 1, "minibatches": 2, "lr": 1e-3, "eps": 1e-8, "clip_grad": 0.0}
+# Between them every kind of piece that a layout could break: sums over responses and over the batch,
+# global order statistics, segments shared by siblings, random candidates, terms to both anchors.
+METHODS = {
+    "gspo": {"gspo": {}},
+    "less_kl_cov_tis": {"less": {"min_length": 2}, "kl_cov": {"fraction": 0.2}, "tis": {"limit": 1.1}},
+    "sent_whitened": {"sent": {"stages": 1, "cov_ratio": 0.3}, "reinforce_pp": {}},
+    "archer_forking": {"archer": {}, "forking_tokens": {"fraction": 0.5}},
+    "steer_cispo_bonus": {"steer": {}, "cispo": {}, "entropy_bonus": {"coef": 0.01}},
+}
+METHOD_LAYOUTS = ("tp1", "pp2_vpp2", "cp2", "dp2", "tp2_pp2_sp", "dp2_cp2")
+METHOD_STEPS = FP64 | {"steps": 2}
+LIMIT_S = 900.0  # four processes on two busy cores take minutes
 COMMON = {"groups": GROUPS, "temperature": 0.8, "microbatch_tokens": 40}
 
 
@@ -79,15 +91,23 @@ def launch(jobs: list[dict], num_processes: int, folder: Path) -> None:
         "--nproc-per-node",
         str(num_processes),
     ]
-    done = subprocess.run(
+    torchrun = subprocess.Popen(
         [*command, str(Path(__file__).with_name("actor_worker.py")), str(file)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=240,
-        check=False,
         env=_environment(),
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    try:
+        said, _ = torchrun.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        # SIGTERM, which torchrun passes on: killed, it leaves workers behind that slow down every later test.
+        torchrun.terminate()
+        said, _ = torchrun.communicate(timeout=60)
+        raise AssertionError(
+            f"{len(jobs)} jobs on {num_processes} ran over {LIMIT_S} s: {said[-4000:]}"
+        ) from None
+    assert torchrun.returncode == 0, said[-8000:]
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,264 @@
+"""Methods side by side on the demonstration's tasks: tune each equally, then run each on fresh seeds.
+
+    python benchmarks/compare_methods.py tune --task two_strategies --seeds 101 102
+    python benchmarks/compare_methods.py run  --task two_strategies --seeds 1 2 3 4 5
+    python benchmarks/compare_methods.py table --task two_strategies
+
+Every arm starts from the same warm-up of its seed. ``tune`` tries the three settings of each arm and
+writes which did best; ``run`` takes those. Each finished run is one line of raw JSON, kept as it comes,
+so an interrupted command goes on where it was. ``table`` prints means with 95 % intervals over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_TOKENS = {"chain_sum": 96, "two_strategies": 40}
+EXPERIMENT = {"chain_sum": "demo", "two_strategies": "two_strategies"}
+HARD = {"chain_sum": "n=6", "two_strategies": "hard"}
+EASY = {"chain_sum": "n=2", "two_strategies": "easy"}
+# Two-sided 97.5 % points of Student's t for 1 … 9 degrees of freedom.
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method, what the task's scale asks of it, and three settings to tune over."""
+
+    method: str
+    settings: tuple[tuple[str, ...], ...]
+    words: tuple[str, ...] = ()
+
+
+def arms(task: str) -> dict[str, Arm]:
+    longest = MAX_TOKENS[task]
+
+    def over(key: str, *values: object) -> tuple[tuple[str, ...], ...]:
+        return tuple((f"{key}={value}",) for value in values)
+
+    lr = over("optim.lr", 2e-4, 4e-4, 8e-4)
+    return {
+        "grpo": Arm("grpo", lr),
+        "dapo": Arm("dapo", over("method.max_batches", 1, 2, 4)),
+        "entropy_bonus": Arm("entropy_bonus", over("method.coef", 1e-3, 3e-3, 1e-2)),
+        "entropy_advantage": Arm("entropy_advantage", over("method.alpha", 0.1, 0.4, 1.0)),
+        "kl_cov": Arm("kl_cov", over("method.fraction", 2e-3, 2e-2, 1e-1)),
+        "clip_cov": Arm("clip_cov", over("method.ratio", 2e-4, 2e-3, 2e-2)),
+        "forking_tokens": Arm(
+            "forking_tokens", over("method.fraction", 0.2, 0.4, 0.6), ("method.max_batches=0",)
+        ),
+        "linear_length": Arm(
+            "linear_length", over("method.coef", 0.05, 0.1, 0.2), (f"method.max_length={longest}",)
+        ),
+        "length_penalty": Arm("length_penalty", over("method.alpha", 0.1, 0.2, 0.4)),
+        "ceeh_me": Arm("ceeh", over("method.lam0", 1e-3, 3e-3, 1e-2)),
+        "ceeh_ea": Arm("ceeh", over("method.alpha", 0.1, 0.4, 1.0), ("method.variant=ea",)),
+        "egrc": Arm(
+            "egrc",
+            over("method.compress_share", 0.25, 0.5, 0.75),
+            (f"method.max_length={longest}", f"method.explore_max_new_tokens={longest}"),
+        ),
+        "ee": Arm("ee", over("method.reward_at_limit", 0.1, 0.25, 0.5), (f"method.max_length={longest}",)),
+        "sent": Arm("sent", over("method.beta_low", 0.0125, 0.05, 0.2)),
+        "less": Arm("less", over("method.min_length", 2, 3, 5)),
+        "etr": Arm("etr", over("method.lam", 0.005, 0.02, 0.08)),
+    }
+
+
+# ---------------------------------------------------------------- one run
+
+
+def overrides(task: str, arm: Arm, setting: Sequence[str], seed: int, steps: int | None) -> list[str]:
+    words = [
+        f"experiment={EXPERIMENT[task]}",
+        f"method={arm.method}",
+        f"seed={seed}",
+        f"model.warmup_seed={seed}",
+        f"data.seed={seed}",
+        "run.threads=1",
+        "run.tensorboard=false",
+        "run.responses_kept=0",
+        *arm.words,
+        *setting,
+    ]
+    return words if steps is None else [*words, f"steps={steps}"]
+
+
+def run_one(job: dict) -> dict:
+    """Train in this process; the summary and a thinned trajectory."""
+    from megaent.cli import main
+
+    with tempfile.TemporaryDirectory(prefix="compare-") as folder:
+        started, cpu = time.perf_counter(), time.process_time()
+        with open(os.devnull, "w") as nowhere:
+            shown, sys.stdout = sys.stdout, nowhere
+            try:
+                code = main(["train", *job["overrides"], f"run.dir={folder}/run"])
+            finally:
+                sys.stdout = shown
+        if code:
+            return job | {"failed": code}
+        run = Path(folder, "run")
+        summary = json.loads((run / "summary.json").read_text())
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = ("accuracy/mean", "length/mean", "entropy/mean", "entropy/top20_share", "grad/norm")
+    extra = sorted({name for line in lines for name in line if name.split("/")[0] in OWN_AREAS})
+    trajectory = {name: [round(line.get(name, 0.0), 5) for line in lines] for name in (*kept, *extra)}
+    return job | {
+        "before": summary["before"],
+        "after": summary["after"],
+        "trajectory": trajectory,
+        "wall_s": round(time.perf_counter() - started, 1),
+        "cpu_s": round(time.process_time() - cpu, 1),
+    }
+
+
+OWN_AREAS = ("ceeh", "egrc", "sent", "less", "etr")
+
+
+def run_all(jobs: list[dict], out: Path, workers: int) -> None:
+    done = {key(row) for row in read(out)}
+    left = [job for job in jobs if key(job) not in done]
+    print(f"{len(jobs) - len(left)} of {len(jobs)} runs are there already; {len(left)} to go", flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers) as pool, out.open("a") as file:
+        for number, row in enumerate(pool.imap_unordered(run_one, left), 1):
+            file.write(json.dumps(row | {"commit": commit()}) + "\n")
+            file.flush()
+            minutes = (time.perf_counter() - started) / 60
+            print(
+                f"[{number}/{len(left)} {minutes:.1f} min, {minutes / number * (len(left) - number):.1f} left] "
+                f"{row['arm']} {' '.join(row['setting'])} seed {row['seed']}: {told(row)}",
+                flush=True,
+            )
+
+
+def told(row: dict) -> str:
+    if "failed" in row:
+        return f"failed with exit code {row['failed']}"
+    after = row["after"]
+    hard, easy = HARD[row["task"]], EASY[row["task"]]
+    return (
+        f"easy {after[f'{easy}/accuracy']:.3f} hard {after[f'{hard}/accuracy']:.3f} length "
+        f"{after['mean_length']:.1f} entropy {after['mean_entropy']:.3f} ({row['wall_s']:.0f} s)"
+    )
+
+
+def key(row: dict) -> tuple:
+    return row["task"], row["arm"], tuple(row["setting"]), row["seed"]
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def commit() -> str:
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return told.stdout.strip()
+
+
+# ---------------------------------------------------------------- tuning and tables
+
+
+def score(row: dict) -> float:
+    """What tuning maximises, the same for every arm: accuracy over easy and hard, less a price for length."""
+    if "failed" in row:
+        return -math.inf
+    after = row["after"]
+    hard, easy = HARD[row["task"]], EASY[row["task"]]
+    both = (after[f"{easy}/accuracy"] + after[f"{hard}/accuracy"]) / 2
+    return both - 0.1 * after["mean_length"] / MAX_TOKENS[row["task"]]
+
+
+def chosen(rows: Iterable[dict]) -> dict[str, list[str]]:
+    """Arm -> the setting of the highest mean score; of equals the middle one first."""
+    by_arm: dict[str, dict[tuple, list[float]]] = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], {}).setdefault(tuple(row["setting"]), []).append(score(row))
+    return {arm: list(max(settings, key=lambda s: fmean(settings[s]))) for arm, settings in by_arm.items()}
+
+
+def interval(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{fmean(values):.3f}"
+    half = STUDENT_T[len(values) - 2] * stdev(values) / math.sqrt(len(values))
+    return f"{fmean(values):.3f} ± {half:.3f}"
+
+
+def table(task: str, rows: list[dict]) -> str:
+    hard, easy = HARD[task], EASY[task]
+    columns = {
+        f"accuracy {easy}": f"{easy}/accuracy",
+        f"accuracy {hard}": f"{hard}/accuracy",
+        f"pass@8 {hard}": f"{hard}/pass_at_8",
+        f"worst@8 {hard}": f"{hard}/worst_at_8",
+        f"length {easy}": f"{easy}/mean_length",
+        f"length {hard}": f"{hard}/mean_length",
+        "entropy": "mean_entropy",
+        f"first-token entropy {hard}": f"{hard}/mean_first_entropy",
+    }
+    rows = [row for row in rows if "failed" not in row]
+    lines = ["| arm | seeds | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
+    starts = list({row["seed"]: row["before"] for row in rows}.values())
+    groups = {"before": starts} | {
+        arm: [row["after"] for row in rows if row["arm"] == arm]
+        for arm in dict.fromkeys(r["arm"] for r in rows)
+    }
+    for arm, evaluations in groups.items():
+        cells = [interval([evaluation[name] for evaluation in evaluations]) for name in columns.values()]
+        lines.append(f"| {arm} | {len(evaluations)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("tune", "run", "table"))
+    parser.add_argument("--task", choices=sorted(EXPERIMENT), required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--arms", nargs="*", help="all by default")
+    parser.add_argument("--steps", type=int, help="of each run; the experiment's by default")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/xeon-2.5ghz-2cores/methods")
+    options = parser.parse_args()
+    tuning, results = options.out / f"{options.task}_tuning.jsonl", options.out / f"{options.task}.jsonl"
+    if options.action == "table":
+        print(table(options.task, read(results)))
+        return
+    wanted = {
+        name: arm for name, arm in arms(options.task).items() if name in (options.arms or arms(options.task))
+    }
+    best = chosen(read(tuning))
+    jobs = [
+        {
+            "task": options.task,
+            "arm": name,
+            "setting": list(setting),
+            "seed": seed,
+            "overrides": overrides(options.task, arm, setting, seed, options.steps),
+        }
+        for seed in options.seeds
+        for name, arm in wanted.items()
+        for setting in (arm.settings if options.action == "tune" else [best.get(name, arm.settings[1])])
+    ]
+    run_all(jobs, tuning if options.action == "tune" else results, options.jobs)
+
+
+if __name__ == "__main__":
+    main()

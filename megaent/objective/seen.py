@@ -1,0 +1,154 @@
+"""What a piece may look at: the batch, the population behind it, and the tokens of one policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from megaent.types import Experience, Metrics
+
+
+class Population(Protocol):
+    """Statistics over every replica's share of the batch, each response counted once.
+
+    Every replica must ask for the same things in the same order, also one whose share is empty.
+    """
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Elementwise sum over the replicas of a tensor of equal shape on each."""
+        ...
+
+    def max(self, value: Tensor) -> Tensor:
+        """Elementwise maximum over the replicas of a tensor of equal shape on each."""
+        ...
+
+
+class Alone:
+    """The population of a single replica."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value
+
+    def max(self, value: Tensor) -> Tensor:
+        return value
+
+
+class Notes:
+    """Means that pieces report on the way; summed over the replicas once, at the end."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[float, float]] = {}
+
+    def mean(self, name: str, value: Tensor, where: Tensor | None = None) -> None:
+        """The mean of ``value`` over the whole population, of the entries ``where`` is True if given."""
+        if name in self._parts:
+            raise ValueError(f"two pieces report {name}; give one of them another name")
+        chosen = value.double() if where is None else value.double()[where]
+        self._parts[name] = (float(chosen.sum()), float(chosen.numel()))
+
+    def reduce(self, population: Population) -> Metrics:
+        """One reduction; a mean over nothing is 0."""
+        if not self._parts:
+            return {}
+        total = population.sum(torch.tensor(list(self._parts.values()), dtype=torch.float64))
+        return {
+            name: float(summed / max(float(count), 1.0))
+            for name, (summed, count) in zip(self._parts, total, strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One rollout batch as the pieces of ``estimate`` see it."""
+
+    batch: Experience
+    population: Population
+    minibatch_S: Tensor  # [S] int64, the optimiser step that learns from each response
+    num_minibatches: int
+    progress: float = 0.0  # share of the run's steps that lie behind, in [0, 1)
+    coefs: Mapping[str, float] = field(default_factory=dict)  # of the controllers, by their names
+    notes: Notes = field(default_factory=Notes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What a token rule may look at, without gradient.
+
+    Over the batch these are quantities of the old policy and ``log_prob`` equals ``log_prob_old``;
+    over a microbatch (the published form of some rules) they are those of the current policy.
+    """
+
+    log_prob: Tensor  # [N] nats
+    log_prob_old: Tensor  # [N] nats
+    log_prob_engine: Tensor  # [N] nats
+    entropy: Tensor  # [N] nats
+    advantage: Tensor  # [N]
+    mask: Tensor  # [N] bool, learnt from
+    owner: Tensor  # [N] int64, index of the response in the batch
+    num_responses: int
+    order: Tensor  # [N] int64, breaks ties: place of prompt, response and token as one number
+    minibatch: Tensor  # [N] int64; -1 belongs to none
+    num_minibatches: int
+    population: Population
+
+    def counted(self) -> Tensor:
+        """[N] True for the tokens that statistics are taken over."""
+        return self.mask & (self.minibatch >= 0)
+
+    def total(self, value_N: Tensor, where_N: Tensor | None = None) -> Tensor:
+        """[M] fp64 sums of ``value_N`` over each minibatch's counted tokens, over all replicas."""
+        where_N = self.counted() if where_N is None else where_N & self.counted()
+        sums_M = torch.zeros(self.num_minibatches, dtype=torch.float64, device=value_N.device)
+        sums_M.index_add_(0, self.minibatch[where_N], value_N[where_N].double())
+        return self.population.sum(sums_M)
+
+    def mean(self, value_N: Tensor, where_N: Tensor | None = None) -> Tensor:
+        """[N] the mean of ``value_N`` over the token's minibatch; 0 where it has no counted token."""
+        total_M = self.total(value_N, where_N)
+        count_M = self.total(torch.ones_like(value_N), where_N)
+        return self.spread(total_M / count_M.clamp(min=1)).to(value_N.dtype)
+
+    def spread(self, value_M: Tensor) -> Tensor:
+        """[N] each token's entry of a number per minibatch."""
+        return value_M[self.minibatch.clamp(min=0)]
+
+
+def tie_order(batch: Experience) -> Tensor:
+    """[T] int64: place of the prompt in the step, of the response in its group, of the token in it.
+
+    The same whoever holds the tokens: up to 2^23 prompts, 2^16 responses each, 2^24 tokens each.
+    """
+    number_S = torch.arange(batch.num_responses) - first_of_group(batch)[batch.group]
+    place_S = (batch.index[batch.group] << 40) + (number_S << 24)
+    return place_S[batch.owner] + batch.position
+
+
+def first_of_group(batch: Experience) -> Tensor:
+    """[P] the first response of each group; responses of a group stand side by side."""
+    count_P = torch.bincount(batch.group, minlength=len(batch.prompts))
+    return count_P.cumsum(0) - count_P
+
+
+def batch_tokens(seen: Seen, advantage_T: Tensor) -> Tokens:
+    """The old policy's tokens of the whole batch."""
+    batch = seen.batch
+    assert batch.log_prob_old is not None, "pieces see scored batches only"
+    assert batch.entropy is not None, "pieces see scored batches only"
+    return Tokens(
+        log_prob=batch.log_prob_old,
+        log_prob_old=batch.log_prob_old,
+        log_prob_engine=batch.log_prob_engine,
+        entropy=batch.entropy,
+        advantage=advantage_T,
+        mask=batch.mask,
+        owner=batch.owner,
+        num_responses=batch.num_responses,
+        order=tie_order(batch),
+        minibatch=seen.minibatch_S[batch.owner],
+        num_minibatches=seen.num_minibatches,
+        population=seen.population,
+    )
