@@ -16,11 +16,12 @@ from megaent.data.task import Task, decode_groups
 from megaent.errors import DataError, NumericsError
 from megaent.evaluate import EvaluationSummary, by_split, prompt_outcomes, summarise
 from megaent.experience.describe import describe
-from megaent.experience.filter import first_kept, is_informative
+from megaent.experience.filter import first_kept
 from megaent.experience.pack import SECOND_ROLLOUT, assign_minibatches, mark_steps, pack
 from megaent.method_state import MethodState, outcome
 from megaent.objective.compose import Method, Phase, Schedule
 from megaent.objective.estimate import estimate
+from megaent.objective.sampling import teaches
 from megaent.objective.seen import Seen
 from megaent.randomness import draw_seed
 from megaent.reward.reward import Reward
@@ -39,7 +40,7 @@ class StepReport:
     entropy_histogram: torch.Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trainer:
     """Everything a step needs. ``engine`` and ``reward`` exist on the leader of each replica only."""
 
@@ -99,7 +100,7 @@ class Trainer:
         for attempt in range(max_batches):
             groups = self.grade(self.generate(step, attempt))
             self.remember(step, groups)
-            kept += [group for group in groups if is_informative(group)]
+            kept += [group for group in groups if teaches([grade.correct for grade in group.grades])]
             mine = self.layout.share([group.index for group in kept] if self.layout.is_leader else None)
             everywhere = self.layout.gather_over_replicas(mine)
             if len(everywhere) >= self.stream.per_step:

@@ -36,7 +36,7 @@ STYLES = ("terse", "steps", "check")
 
 _MARKS = ("Q", ";", "=", "so", "chk")
 _SLIPS = (1, -1, 2)  # what an erring result adds to the true one
-_LEARNING = 0.85  # of the warm-up's steps, which teach every style; the rest teaches which to prefer
+_ADDING, _PREFERRING = 0.35, 0.85  # progress of the warm-up at which its second and third part begin
 _ROUND = ("terse", "steps", "steps", "check")  # styles of consecutive batches, most work where most is learnt
 _EASY_WHEN_TERSE = 0.6  # of the answers at once while they are learnt; others can only be guessed
 _EASY_AT_LAST = 0.4
@@ -116,8 +116,8 @@ def training_problems(
     room = sum(FIRST_LETTERS * modulus**length for length in lengths) - HELD_OUT
     if number > room // 2:
         raise DataError(
-            f"data.train_prompts asks for {number} problems of {lengths[0]} numbers, and data.modulus={modulus} "
-            f"leaves {room}, of which half can be drawn; lower the first or raise the second"
+            f"data.train_prompts asks for {number} problems of {lengths[0]} numbers, and "
+            f"data.modulus={modulus} leaves {room}, of which half can be drawn; lower the first or raise the second"
         )
     rng = random.Random(draw_seed(seed, "two_strategies train", modulus, *lengths))
     return _distinct(lengths, number, lambda length: training_problem(length, modulus, rng))
@@ -173,21 +173,23 @@ def _slipped(true: int, modulus: int, error: float, rng: random.Random) -> int:
 def lessons(
     *, steps: int, batch: int, modulus: int, careful_share: float, error: float, rng: random.Random
 ) -> Iterator[list[tuple[str, str]]]:
-    """A batch of (problem, worked answer) for every step of the warm-up.
+    """A batch of (problem, worked answer) for every step of the warm-up, one style a batch until the last.
 
-    First every style is learnt, one style a batch; at last problems are answered at once but for
-    ``careful_share``, half of which is checked. Short answers fill a batch with twice as many.
+    First two numbers alone, to learn to add; then every length, to learn to look numbers up and to go
+    on; at last the preference: answers at once but for ``careful_share``, half of which is checked.
+    Short answers fill a batch with twice as many.
     """
     for step in range(steps):
-        is_learning = step < _LEARNING * steps
+        progress = step / steps
         style = _ROUND[step % len(_ROUND)]
         pairs = []
-        for _ in range(batch if is_learning and style != "terse" else 2 * batch):
-            if not is_learning:
+        for _ in range(batch if style != "terse" and _ADDING <= progress < _PREFERRING else 2 * batch):
+            easy_share = _EASY_WHEN_TERSE if style == "terse" else 0.0
+            if progress < _ADDING:
+                easy_share = 1.0
+            elif progress >= _PREFERRING:
                 style = rng.choices(STYLES, (1 - careful_share, careful_share / 2, careful_share / 2))[0]
                 easy_share = _EASY_AT_LAST
-            else:
-                easy_share = _EASY_WHEN_TERSE if style == "terse" else 0.0
             length = EASY[0] if rng.random() < easy_share else rng.randint(EASY[0], MOST_NUMBERS)
             problem = training_problem(length, modulus, rng)
             trace = teacher_trace(problem, style=style, modulus=modulus, error=error, rng=rng)

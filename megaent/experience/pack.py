@@ -48,20 +48,14 @@ def pack(groups: Sequence[Group]) -> Experience:
         correct=torch.tensor([grade.correct for grade in grades], dtype=torch.bool),
         truncated=torch.tensor([r.finish == "length" for r in responses], dtype=torch.bool),
         format_ok=torch.tensor([grade.answer != "" for grade in grades], dtype=torch.bool),
-        **_top_of(responses),
+        top_token=_rows([row for response in responses for row in response.top_tokens], torch.int64),
+        top_log_prob=_rows([row for response in responses for row in response.top_log_prob], torch.float32),
     )
 
 
-def _top_of(responses: Sequence[Response]) -> dict[str, torch.Tensor]:
-    """The engine's most probable tokens, where it was asked for them."""
-    rows = [row for response in responses for row in response.top_tokens]
-    if not rows:
-        return {}
-    log_probs = [row for response in responses for row in response.top_log_prob]
-    return {
-        "top_token": torch.tensor(rows, dtype=torch.int64),
-        "top_log_prob": torch.tensor(log_probs, dtype=torch.float32),
-    }
+def _rows(rows: list[tuple], dtype: torch.dtype) -> torch.Tensor | None:
+    """[T, K] of what the engine reported of the most probable tokens, where it was asked."""
+    return torch.tensor(rows, dtype=dtype) if rows else None
 
 
 def mark_steps(batch: Experience, closing: torch.Tensor) -> Experience:

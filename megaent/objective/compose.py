@@ -101,7 +101,8 @@ class Core(Piece, Protocol):
 class Quantity(Piece, Protocol):
     """What a term is a coefficient times: [N] with gradient."""
 
-    needs_reference: bool
+    @property
+    def needs_reference(self) -> bool: ...
 
     def __call__(self, view: PolicyView) -> Tensor: ...
 
@@ -200,7 +201,10 @@ class DynamicSampling:
     max_batches: int = 10
 
     def words(self) -> str:
-        return f"groups that are all right or all wrong are replaced, up to {self.max_batches} batches a step"
+        dropped = "groups that are all right or all wrong, by the task's own grade, are"
+        if self.max_batches == 1:
+            return f"{dropped} dropped"
+        return f"{dropped} replaced from up to {self.max_batches} batches of prompts a step"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from megaent.objective.compose import Method
-from megaent.objective.seen import Notes, Seen, batch_tokens
+from megaent.objective.seen import Notes, Seen, Tokens, batch_tokens
 from megaent.types import Metrics, TokenTerms
 
 
@@ -32,23 +32,40 @@ def estimate(method: Method, seen: Seen) -> tuple[TokenTerms, Metrics]:
     for rule in method.loss.weights:
         if rule.scope == "mini":
             policy_weight_T = policy_weight_T * rule(tokens, seen)
+    coefs = {
+        term.name: term.coef(tokens, seen).to(advantage_T.dtype)
+        for term in method.loss.terms
+        if term.coef.scope == "mini"
+    }
     low_T, high_T = method.loss.core.bounds(tokens)
     terms = TokenTerms(
         advantage=advantage_T,
         weight=method.aggregation(seen).to(advantage_T.dtype),
-        minibatch=tokens.minibatch,
+        minibatch=_without_silent(method, tokens, policy_weight_T, coefs),
         order=tokens.order,
         policy_weight=policy_weight_T,
         clip_low=low_T,
         clip_high=high_T,
-        coefs={
-            term.name: term.coef(tokens, seen).to(advantage_T.dtype)
-            for term in method.loss.terms
-            if term.coef.scope == "mini"
-        },
+        coefs=coefs,
     )
     _note(seen.notes, seen, terms, reward_S, advantage_S)
     return terms, seen.notes.reduce(seen.population)
+
+
+def _without_silent(
+    method: Method, tokens: Tokens, policy_weight_T: torch.Tensor, coefs: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """[T] the minibatch, -1 where every token of it on every replica was weighed with 0.
+
+    No optimizer step is taken for those: EGRC's compress phase without a single correct response.
+    """
+    if any(term.coef.scope == "micro" for term in method.loss.terms):
+        return tokens.minibatch
+    heard_T = policy_weight_T != 0
+    for coef_T in coefs.values():
+        heard_T = heard_T | (coef_T != 0)
+    is_silent_M = tokens.total(heard_T) == 0
+    return torch.where(tokens.spread(is_silent_M), -1, tokens.minibatch)
 
 
 def _note(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,9 @@ ANCHORS = ("old", "ref")
 class NegativeEntropy:
     """``-H`` of the current policy, with its gradient; H in nats over the whole vocabulary."""
 
-    needs_reference: ClassVar[bool] = False
+    @property
+    def needs_reference(self) -> bool:
+        return False
 
     def __call__(self, view: PolicyView) -> Tensor:
         return -view.entropy
@@ -89,7 +90,10 @@ class Constant:
     """The same for every token."""
 
     coef: float
-    scope: ClassVar[str] = "mini"
+
+    @property
+    def scope(self) -> str:
+        return "mini"
 
     def __call__(self, tokens: Tokens, seen: Seen | None) -> Tensor:
         return torch.full_like(tokens.advantage, self.coef)

@@ -242,3 +242,19 @@ def test_minibatches_are_learnt_from_apart() -> None:
         expected, _ = applied(method, schedule, alone)
         mine = minibatches(batch, 2)[batch.owner] == number
         assert torch.equal(terms.weight[mine], expected.weight)
+
+
+def test_a_minibatch_without_a_positive_response_takes_no_step_while_compressing() -> None:
+    (schedule, compress), (_, explore) = methods_of({"egrc": {}})
+    groups = [g for g in random_groups(0) if len(g.responses) > 1]
+    batch = scored_batch(groups)
+    is_odd_S = (batch.index % 2 == 1)[batch.group]
+    batch = replace(batch, correct=batch.correct & ~is_odd_S, reward=torch.where(is_odd_S, 0.0, batch.reward))
+    assert bool(batch.correct.any())
+    odd_T = is_odd_S[batch.owner]
+    terms, _ = applied(compress, schedule, batch, num_minibatches=2)
+    assert terms.minibatch[odd_T].unique().tolist() == [-1]
+    assert terms.minibatch[~odd_T].unique().tolist() == [0]
+    for method in (explore, build_method({"grpo": {}}).phases[0].method):
+        terms, _ = applied(method, schedule, batch, num_minibatches=2)
+        assert terms.minibatch[odd_T].unique().tolist() == [1]

@@ -219,9 +219,9 @@ def etr_steps(inputs: Case) -> Case:
 
 
 def etr_top5_entropy(inputs: Case) -> Case:
-    given = numbers(inputs["top5_logp"])
-    entropy_T = top_entropy(given.reshape(-1, given.shape[-1]))
-    return {"H": entropy_T.item() if given.ndim == 1 else entropy_T.tolist()}
+    log_prob = numbers(inputs["top5_logp"])
+    entropy_T = top_entropy(log_prob.reshape(-1, log_prob.shape[-1]))
+    return {"H": entropy_T.item() if log_prob.ndim == 1 else entropy_T.tolist()}
 
 
 def etr_aes(inputs: Case) -> Case:
