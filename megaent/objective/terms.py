@@ -39,7 +39,8 @@ class KL:
     """An estimate of KL(pi, anchor) on the sampled token, d = log pi - log pi_anchor.
 
     Schulman's estimators: k1 = d, k2 = d^2 / 2, k3 = exp(-d) + d - 1; abs = |d|. In k3, -d is clamped
-    to 20 and the term to 10, as in verl's ``low_var_kl``. Anchor "old" is the policy at the start of the
+    to 20 and the term to 10, as in verl's ``low_var_kl``; in abs a difference within rounding is 0 and has
+    no gradient, which published code leaves to chance. Anchor "old" is the policy at the start of the
     step, "ref" the frozen reference.
     """
 
@@ -73,7 +74,10 @@ def kl(log_prob_N: Tensor, anchor_N: Tensor, estimator: str) -> Tensor:
         case "k1":
             return d_N
         case "abs":
-            return d_N.abs()
+            # Two passes over the same weights differ by rounding, and |d| would give that a gradient of full
+            # size and chance sign; it counts as no difference.
+            noise_N = 64 * torch.finfo(d_N.dtype).eps * anchor_N.abs().clamp(min=1.0)
+            return torch.where(d_N.abs() > noise_N, d_N.abs(), 0.0)
         case "k2":
             return d_N.square() / 2
         case "k3":

@@ -18,6 +18,7 @@ from megaent.objective.terms import (
     KL,
     NegativeEntropy,
     entropy_bonus,
+    kl,
     kl_to_reference,
 )
 from megaent.objective.weights import EntropyChange
@@ -178,3 +179,15 @@ def test_words_name_every_coefficient() -> None:
     (term,) = kl_to_reference(0.25)
     assert term.words() == "kl_to_ref: (0.25) x KL (k3) to the reference policy"
     assert NegativeEntropy().words() == "-entropy"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_between_two_passes_is_no_divergence_and_has_no_gradient(dtype: torch.dtype) -> None:
+    anchor = torch.tensor([-0.3, -7.0, -0.3, -7.0], dtype=dtype)
+    ulps = torch.tensor([2.0, -3.0, 1e3, -1e3], dtype=dtype)
+    moved = (anchor + ulps * torch.finfo(dtype).eps * anchor.abs().clamp(min=1)).requires_grad_()
+    value = kl(moved, anchor, "abs")
+    (gradient,) = torch.autograd.grad(value.sum(), moved)
+    assert gradient.tolist() == [0.0, 0.0, 1.0, -1.0]
+    assert value[:2].tolist() == [0.0, 0.0]
+    assert bool((value[2:] > 0).all())
