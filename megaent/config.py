@@ -221,7 +221,7 @@ class TwoStrategiesConfig(DataConfig):
     train_prompts: int = 256
     easy_fraction: float = 0.75  # of the training prompts: two numbers; the others have four or five
     modulus: int = 13
-    careful_share: float = 0.06  # of the answers that the warm-up ends on: those with steps
+    careful_share: float = 0.02  # of the answers that the warm-up ends on: those with steps
     teacher_error: float = 0.05  # per result of a teacher trace
 
     def __post_init__(self) -> None:

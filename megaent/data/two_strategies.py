@@ -117,7 +117,8 @@ def training_problems(
     if number > room // 2:
         raise DataError(
             f"data.train_prompts asks for {number} problems of {lengths[0]} numbers, and "
-            f"data.modulus={modulus} leaves {room}, of which half can be drawn; lower the first or raise the second"
+            f"data.modulus={modulus} leaves {room}, of which half can be drawn; lower the first or raise the "
+            "second"
         )
     rng = random.Random(draw_seed(seed, "two_strategies train", modulus, *lengths))
     return _distinct(lengths, number, lambda length: training_problem(length, modulus, rng))
@@ -181,15 +182,17 @@ def lessons(
     """
     for step in range(steps):
         progress = step / steps
-        style = _ROUND[step % len(_ROUND)]
+        turn = _ROUND[step % len(_ROUND)]
+        is_long = _ADDING <= progress < _PREFERRING and turn != "terse"
         pairs = []
-        for _ in range(batch if style != "terse" and _ADDING <= progress < _PREFERRING else 2 * batch):
-            easy_share = _EASY_WHEN_TERSE if style == "terse" else 0.0
+        for _ in range(batch if is_long else 2 * batch):
             if progress < _ADDING:
-                easy_share = 1.0
-            elif progress >= _PREFERRING:
-                style = rng.choices(STYLES, (1 - careful_share, careful_share / 2, careful_share / 2))[0]
-                easy_share = _EASY_AT_LAST
+                style, easy_share = turn, 1.0
+            elif progress < _PREFERRING:
+                style, easy_share = turn, _EASY_WHEN_TERSE if turn == "terse" else 0.0
+            else:
+                shares = (1 - careful_share, careful_share / 2, careful_share / 2)
+                style, easy_share = rng.choices(STYLES, shares)[0], _EASY_AT_LAST
             length = EASY[0] if rng.random() < easy_share else rng.randint(EASY[0], MOST_NUMBERS)
             problem = training_problem(length, modulus, rng)
             trace = teacher_trace(problem, style=style, modulus=modulus, error=error, rng=rng)

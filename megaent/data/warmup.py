@@ -142,7 +142,7 @@ def make_model(recipe: WarmupRecipe) -> Qwen2ForCausalLM:
         num_key_value_heads=recipe.num_kv_heads,
         intermediate_size=recipe.intermediate_size,
         max_position_embeddings=CONTEXT,
-        rope_theta=recipe.rope_theta,
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
         tie_word_embeddings=recipe.tie_embeddings,
         # So narrow a model learns late from the usual 0.02.
         initializer_range=recipe.hidden_size**-0.5,

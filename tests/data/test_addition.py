@@ -80,3 +80,7 @@ def test_every_token_with_a_newline_stops_a_response(task: Task, byte_model: Pat
     texts = sorted(task.decode([token]) for token in task.stop_token_ids)
     # Both end tokens decode to nothing.
     assert texts == ["", "", "\n", "\n\n"]
+
+
+def test_a_newline_closes_a_step(task: Task) -> None:
+    assert task.step_boundary == "\n"

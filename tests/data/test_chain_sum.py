@@ -19,7 +19,8 @@ from megaent.data.chain_sum import (
     teacher_trace,
 )
 from megaent.data.task import Task, decode_groups, load_task
-from megaent.data.warmup import WarmupRecipe, _batches, make_tokenizer
+from megaent.data.warmup import _batches, make_tokenizer
+from megaent.data.warmup_recipe import ChainSumRecipe
 from megaent.errors import ConfigError, DataError
 from megaent.types import Group, Response
 
@@ -140,7 +141,7 @@ def test_teachers_stay_inside_the_vocabulary() -> None:
 
 
 def test_the_warm_up_learns_the_trace_and_not_the_prompt() -> None:
-    recipe = WarmupRecipe(
+    recipe = ChainSumRecipe(
         hidden_size=8,
         num_layers=1,
         num_heads=1,
@@ -167,3 +168,8 @@ def test_the_warm_up_learns_the_trace_and_not_the_prompt() -> None:
             words = [VOCABULARY[t] for t in tokens[:start]]
             assert int(trace[-2]) == sum(int(w) for w in words if w.isdigit())
             assert re.sub(r"([a-h]) ", r"\1", " ".join(words)) not in evaluated
+
+
+def test_a_step_is_closed_by_its_semicolon(task: Task) -> None:
+    assert task.step_boundary == ";"
+    assert task.step_boundary in teacher_trace((1, 1), style="terse", error=0.0, rng=random.Random(0)).split()

@@ -66,6 +66,7 @@ def test_chat_prompts_are_the_template_and_nothing_more(tmp_path: Path, byte_mod
     assert task.decode(task.train[0].tokens) == task.train[0].text
     assert task.stop_token_ids == (0, 1)
     assert (task.grader, task.grader_options) == ("math", {"timeout_s": 5.0})
+    assert task.step_boundary == "\n\n"
 
 
 def test_plain_prompts_are_question_and_instruction(tmp_path: Path, byte_model: Path) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from megaent.config import ChainSumConfig, DemoModelConfig
+from megaent.config import ChainSumConfig, DataConfig, DemoModelConfig, JsonlConfig, TwoStrategiesConfig
 from megaent.data.sealed_folder import is_intact
-from megaent.data.warmup import demo_model_path, make_demo_model, wait_for_demo_model
-from megaent.errors import ModelError
+from megaent.data.warmup import (
+    _batches,
+    demo_model_path,
+    make_demo_model,
+    make_model,
+    make_tokenizer,
+    wait_for_demo_model,
+)
+from megaent.data.warmup_recipe import RECIPES, recipe_of
+from megaent.errors import ConfigError, ModelError
 
 MODEL = DemoModelConfig(
     hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, warmup_steps=31, warmup_batch=4
@@ -93,3 +102,45 @@ def test_a_failure_shows_the_makers_last_lines(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"ended with code 1; its last lines:\n[\s\S]*Error"):
         make_demo_model(impossible, DATA, cache_dir=tmp_path, report=lambda line: None)
     assert not is_intact(demo_model_path(impossible, DATA, cache_dir=tmp_path))
+
+
+@pytest.mark.parametrize("data", [ChainSumConfig(), TwoStrategiesConfig()])
+def test_a_recipe_reaches_the_maker_as_it_is(data: DataConfig) -> None:
+    recipe = recipe_of(MODEL, data)
+    kind = next(kind for kind in RECIPES if kind.task == recipe.task)
+    assert kind(**json.loads(json.dumps(asdict(recipe)))) == recipe
+
+
+def test_the_demonstrations_checkpoint_keeps_its_name() -> None:
+    # Published numbers are of this one; a new name would say that they are of another.
+    assert recipe_of(DemoModelConfig(), ChainSumConfig()).name == "demo-60bbc756d0decf63"
+
+
+def test_what_shapes_two_strategies_names_its_folder() -> None:
+    data = TwoStrategiesConfig()
+    changes = {"modulus": 11, "careful_share": 0.5, "teacher_error": 0.5}
+    names = {recipe_of(MODEL, replace(data, **{k: v})).name for k, v in changes.items()}
+    assert len(names | {recipe_of(MODEL, data).name}) == 4
+    same = replace(data, train_prompts=7, seed=5, easy_fraction=0.1)
+    assert recipe_of(MODEL, same) == recipe_of(MODEL, data)
+
+
+def test_two_strategies_has_words_and_rotations_of_its_own() -> None:
+    recipe = recipe_of(replace(MODEL, warmup_steps=3), TwoStrategiesConfig(teacher_error=0.0))
+    model, tokenizer = make_model(recipe), make_tokenizer(recipe.vocabulary)
+    assert model.config.vocab_size == len(tokenizer) == len(recipe.vocabulary)
+    # The slowest of the 8 rotations of a head of 16: 100^(-7/8) radians a token.
+    assert model.model.rotary_emb.inv_freq[-1].item() == pytest.approx(100 ** (-7 / 8), rel=1e-6)
+    for token_BL, target_BL in _batches(tokenizer, recipe):
+        for tokens, targets in zip(token_BL.tolist(), target_BL.tolist(), strict=True):
+            start = sum(target == -100 for target in targets[: targets.index(1)])
+            words = [recipe.vocabulary[t] for t in targets[start:] if t != -100]
+            asked = [int(w) for w in (recipe.vocabulary[t] for t in tokens[:start]) if w.isdigit()]
+            assert tokens[start : start + len(words)] == targets[start : start + len(words)]
+            assert words[-1] == "<eos>"
+            assert int(words[-2]) == sum(asked) % 13
+
+
+def test_a_task_without_lessons_is_refused() -> None:
+    with pytest.raises(ConfigError, match="model=demo knows data=chain_sum and data=two_strategies"):
+        recipe_of(MODEL, JsonlConfig())

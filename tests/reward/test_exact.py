@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from megaent.errors import ConfigError
-from megaent.reward.exact import final_number, first_integer
+from megaent.reward.exact import final_number, first_integer, last_result
 from megaent.reward.reward import GRADERS, make_reward
 from megaent.types import Grade, Group, Prompt, Response
 
@@ -56,11 +56,36 @@ def test_a_sum_is_the_first_integer_of_the_first_line(text: str, answer: str | N
     assert first_integer(text) == answer
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("= 10", "10"),
+        ("so a 3 ; b 7 = 10 ; c 9 = 6", "6"),
+        ("so a 3 ; b 7 = 10 chk 10", "10"),
+        ("= 4 = 5", "5"),
+        ("= 4 =", "4"),
+        ("", None),
+        ("=", None),
+        ("= ;", None),
+        ("so a 3", None),
+        ("10", None),
+    ],
+)
+def test_an_answer_of_two_strategies_is_its_last_result(text: str, answer: str | None) -> None:
+    assert last_result(text) == answer
+
+
+def test_equal_answers_are_the_same_text_whatever_the_key() -> None:
+    texts = ["A 7", "A +7", "A 007", "A -0", "A 0", "A -12", "b 7"]
+    for key in ("7", "12"):
+        assert [g.answer for g in grades("final_number", key, *texts)] == ["7", "7", "7", "0", "0", "-12", ""]
+
+
 def test_grades_are_by_value_and_say_why_there_is_no_answer() -> None:
     assert grades("first_integer", "13", " 13\n", " 013", " 12", "none") == [
-        Grade(reward=1.0, correct=True),
-        Grade(reward=1.0, correct=True),
-        Grade(reward=0.0, correct=False),
+        Grade(reward=1.0, correct=True, answer="13"),
+        Grade(reward=1.0, correct=True, answer="13"),
+        Grade(reward=0.0, correct=False, answer="12"),
         Grade(reward=0.0, correct=False, note="no answer found"),
     ]
     assert [g.correct for g in grades("final_number", "0", "A 0", "A -0", "A 10", "A")] == [
@@ -80,6 +105,6 @@ def test_a_number_of_any_length_is_graded() -> None:
 
 
 def test_an_unknown_grader_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="must be one of final_number, first_integer, math, got 'maths'"):
+    with pytest.raises(ConfigError, match=r"must be one of final_number, .*, math, got 'maths'"):
         make_reward("maths")
-    assert set(GRADERS) == {"final_number", "first_integer", "math"}
+    assert set(GRADERS) == {"final_number", "last_result", "first_integer", "math"}

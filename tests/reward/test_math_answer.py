@@ -76,6 +76,22 @@ def test_no_answer_and_nonsense_say_so(reward: Reward) -> None:
     assert [g.reward for g in nonsense] == [0.0] * 4
 
 
+def test_answers_that_looking_finds_equal_are_one_text(reward: Reward) -> None:
+    classes = [
+        ["\\boxed{1000}", "it is 1,000", "\\boxed{1{,}000}", "\\boxed{1000.0}", "\\boxed{\\$1000}"],
+        ["\\boxed{-0.5}", "\\boxed{-.50}"],
+        ["\\boxed{50\\%}", "50%"],
+        ["\\boxed{x + 1}", "\\boxed{x+1}"],
+        ["", "\\boxed{5", "\\boxed{" + "1" * 2000 + "}"],
+    ]
+    # The key takes no part: what is said is the same text whether or not it is correct.
+    for key in ("1000", "x+1"):
+        said = [{g.answer for g in grade(reward, key, *texts)} for texts in classes]
+        assert all(len(answers) == 1 for answers in said)
+        assert len(set().union(*said)) == len(classes)
+        assert said[-1] == {""}
+
+
 def test_hostile_answers_are_wrong_within_the_limit() -> None:
     hostile = [
         "9^{9^{9^{9}}}",

@@ -1,0 +1,24 @@
+// The ops' schemas and the CPU's implementations of them: torch.ops.megaent.* once this library is loaded.
+// Through torch's stable interface alone, so that one build serves every torch from 2.11 on.
+#include <torch/csrc/stable/library.h>
+
+#include "ops.h"
+
+STABLE_TORCH_LIBRARY(megaent, library) {
+  library.def(
+      "logits_stats(Tensor logits, Tensor target, int vocab_start, float inv_temperature, bool moments) -> Tensor");
+  library.def("stats_combine(Tensor[] partials, float inv_temperature) -> Tensor");
+  library.def(
+      "logits_stats_backward(Tensor logits, Tensor target, Tensor stats, Tensor? grad_log_prob, "
+      "Tensor? grad_entropy, int vocab_start, float inv_temperature, *, Tensor(a!) out) -> ()");
+  library.def(
+      "segment_support(Tensor token, Tensor start, Tensor stop, Tensor owner, Tensor is_correct) "
+      "-> (Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(megaent, CPU, library) {
+  library.impl("logits_stats", TORCH_BOX(&megaent::logits_stats));
+  library.impl("stats_combine", TORCH_BOX(&megaent::stats_combine));
+  library.impl("logits_stats_backward", TORCH_BOX(&megaent::logits_stats_backward));
+  library.impl("segment_support", TORCH_BOX(&megaent::segment_support));
+}

@@ -1,0 +1,128 @@
+"""The row operations in C++ (``csrc/``): one read of the logits, fp32 and bf16, threads as torch's.
+
+``scripts/build_ops`` compiles them into ``megaent/_C.so``, which registers ``torch.ops.megaent.*``; what each
+returns is said in ``megaent.ops.reference``. Every row gives the same bits however rows are split over threads
+and calls. ``MEGAENT_OPS_SIMD`` (scalar, avx2, avx512) names the instruction level, otherwise the highest one
+the processor has is taken. Two numbers are not the reference's to the last bit: exponentials below 2^-124
+count as 0, and shards are combined in fp64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LIBRARY = Path(__file__).parents[1] / "_C.so"
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def is_built() -> bool:
+    return LIBRARY.exists()
+
+
+def serves(dtype: torch.dtype, device: torch.device) -> bool:
+    return device.type == "cpu" and dtype in DTYPES
+
+
+def _load() -> None:
+    if not is_built():
+        raise ValueError(f"the C++ ops are not built ({LIBRARY.name} is absent): run ./scripts/build_ops")
+    try:
+        torch.ops.load_library(LIBRARY)
+    except OSError as error:
+        raise RuntimeError(
+            f"{LIBRARY} does not load with torch {torch.__version__} ({error}): run ./scripts/build_ops, or set "
+            "MEGAENT_OPS_BACKEND=reference"
+        ) from error
+
+
+_load()
+
+
+def logits_stats(
+    logits_NV: Tensor, target_N: Tensor, *, vocab_start: int, inv_temperature: float, moments: bool = False
+) -> Tensor:
+    """Partial statistics of this shard's columns, [5 or 7, N] fp32."""
+    return torch.ops.megaent.logits_stats(
+        _adjacent(logits_NV), target_N, vocab_start, inv_temperature, moments
+    )
+
+
+def stats_combine(partials: Sequence[Tensor], *, inv_temperature: float) -> Tensor:
+    """Statistics of whole rows from the shards' partials, in the order given, [4 or 6, N] fp32."""
+    return torch.ops.megaent.stats_combine(list(partials), inv_temperature)
+
+
+def logits_stats_backward(
+    logits_NV: Tensor,
+    target_N: Tensor,
+    stats: Tensor,
+    *,
+    grad_log_prob_N: Tensor | None,
+    grad_entropy_N: Tensor | None,
+    vocab_start: int,
+    inv_temperature: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The gradient of this shard's logits, in their type; ``out`` may be ``logits_NV`` itself."""
+    rows_NV = _adjacent(logits_NV)
+    result_NV = torch.empty_like(rows_NV) if out is None else out
+    torch.ops.megaent.logits_stats_backward(
+        rows_NV,
+        target_N,
+        stats,
+        grad_log_prob_N,
+        grad_entropy_N,
+        vocab_start,
+        inv_temperature,
+        out=result_NV,
+    )
+    return result_NV
+
+
+def segment_support(
+    token_L: Tensor, start_K: Tensor, stop_K: Tensor, owner_K: Tensor, correct_R: Tensor
+) -> tuple[Tensor, Tensor]:
+    """For every token what the segments that come back in other responses tell.
+
+    ``token_L`` int64 of one group, packed; segment k is ``[start, stop)`` of response ``owner``, segments in the
+    order of places; ``correct_R`` bool. Returns ``same_L`` int64, the most responses of one correctness that
+    hold a pattern over the token, or 0, and ``is_shared_L`` bool, whether a pattern over it occurs in responses
+    of both; the clean rule of ``megaent.objective.segments``. Raises RuntimeError for segments that overlap or
+    lie outside.
+    """
+    return torch.ops.megaent.segment_support(token_L, start_K, stop_K, owner_K, correct_R)
+
+
+def _adjacent(logits_NV: Tensor) -> Tensor:
+    """Rows may be apart, the entries of a row may not; a copy is made only then."""
+    return logits_NV if logits_NV.shape[1] <= 1 or logits_NV.stride(1) == 1 else logits_NV.contiguous()
+
+
+# ---------------------------------------------------------------- shapes, for torch.compile
+
+
+@torch.library.register_fake("megaent::logits_stats")
+def _(logits, target, vocab_start, inv_temperature, moments):
+    return logits.new_empty(7 if moments else 5, logits.shape[0], dtype=torch.float32)
+
+
+@torch.library.register_fake("megaent::stats_combine")
+def _(partials, inv_temperature):
+    rows, num_tokens = partials[0].shape
+    return partials[0].new_empty(6 if rows == 7 else 4, num_tokens)
+
+
+@torch.library.register_fake("megaent::logits_stats_backward")
+def _(
+    logits, target, stats, grad_log_prob, grad_entropy, vocab_start, inv_temperature, *, out
+):
+    return None
+
+
+@torch.library.register_fake("megaent::segment_support")
+def _(token, start, stop, owner, is_correct):
+    return token.new_empty(token.shape), token.new_empty(token.shape, dtype=torch.bool)
