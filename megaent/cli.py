@@ -18,6 +18,7 @@ USAGE = """usage: megaent COMMAND …
   train -m [key=a,b …]         a sweep: one run for every combination
   train --cfg [key=value …]    print the resolved configuration and stop
   resume DIR [key=value …]     continue a run, also under another parallel layout
+  demo [key=value …]           three methods from one warm-up, side by side, in minutes on a CPU
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "resume": _resume,
+        "demo": _demo,
         "convert": _convert,
         "doctor": _doctor,
     }
@@ -158,6 +160,14 @@ def _values(node: object, prefix: str = "") -> dict[str, object]:
         return {prefix: node}
     below = [_values(value, f"{prefix}.{name}" if prefix else name) for name, value in node.items()]
     return {key: value for part in below for key, value in part.items()}
+
+
+def _demo(words: list[str]) -> int:
+    _quiet_libraries()
+    from megaent.demo import demo
+
+    demo(words)
+    return 0
 
 
 def _convert(words: list[str]) -> int:

@@ -7,6 +7,7 @@
     ├── CheckpointError   a checkpoint: damaged, of another run, unwritable
     ├── EngineError       a rollout engine: no answer in time, a malformed answer
     ├── NumericsError     a loss, gradient or statistic that is not finite, or two that disagree
+    ├── RunError          a run in a process of its own that ended with an error, with its last words
     └── MissingDependency  something absent on this machine, with the command that adds it
 
 The command line prints the message alone and exits with ``exit_code``; a traceback is for our own
@@ -44,6 +45,10 @@ class EngineError(MegaentError):
 
 class NumericsError(MegaentError):
     exit_code = 7
+
+
+class RunError(MegaentError):
+    exit_code = 9
 
 
 class MissingDependency(MegaentError):
