@@ -36,7 +36,7 @@ def section(page: str, heading: str) -> str:
 def rows(table: str) -> list[list[str]]:
     """The cells of a Markdown table, without its heading."""
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines[2:]]
 
 
 def written(value: object) -> str:
