@@ -12,9 +12,7 @@ from megaent.errors import ConfigError
 from megaent.metrics import JsonLinesWriter
 
 KEYS = [key for _, key, _ in COLUMNS]
-BEFORE = dict(zip(KEYS, [0.9, 0.1, 0.5, 3.0, 3.5, 0.5, 0.25], strict=True)) | {
-    "easy/mean_first_entropy": 0.2
-}
+BEFORE = dict(zip(KEYS, [0.9, 0.1, 0.5, 3.0, 3.5, 0.5, 0.25], strict=True)) | {"easy/mean_first_entropy": 0.2}
 AFTER = dict(zip(KEYS, [0.98, 0.914, 1.0, 9.06, 22.4, 0.0974, 0.07], strict=True))
 
 

@@ -42,7 +42,8 @@ from megaent.methods.sent import sent
 from megaent.methods.steer import steer
 from megaent.methods.tis import tis
 from megaent.methods.weighted_reinforce import weighted_reinforce
-from megaent.objective.compose import Part, Schedule, compose
+from megaent.objective.compose import Part, compose
+from megaent.objective.method import Schedule
 
 METHODS: dict[str, Callable[..., Part]] = {
     # The five

@@ -16,8 +16,9 @@ draws no others, 0 keeps them.
 
 from __future__ import annotations
 
-from megaent.objective.compose import Part, Term
+from megaent.objective.compose import Part
 from megaent.objective.controllers import AdaptiveEntropy, FromController
+from megaent.objective.method import Term
 from megaent.objective.sampling import dynamic_sampling
 from megaent.objective.terms import NegativeEntropy
 

@@ -16,8 +16,9 @@ part is decided by the order of the batch, the same on every layout.
 from __future__ import annotations
 
 from megaent.objective.checks import require
-from megaent.objective.compose import Part, SecondRollout
+from megaent.objective.compose import Part
 from megaent.objective.controllers import SecondTemperature
+from megaent.objective.method import SecondRollout
 from megaent.objective.second_rollout import Replace, SecondAdvantage
 
 

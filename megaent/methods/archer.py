@@ -19,8 +19,9 @@ from dataclasses import replace
 
 from megaent.objective.aggregations import TokenMean
 from megaent.objective.bounds import EntropyBounds, EntropyCoefficient
-from megaent.objective.compose import Part, Term
+from megaent.objective.compose import Part
 from megaent.objective.cores import clipped
+from megaent.objective.method import Term
 from megaent.objective.terms import KL
 
 NEUTRAL = ({"clip_high_entropy": 0.2, "kl_low_entropy": 0.0}, {"grpo": {}})

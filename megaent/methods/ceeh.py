@@ -27,10 +27,11 @@ from __future__ import annotations
 
 from megaent.objective.advantages import GroupRelative
 from megaent.objective.aggregations import aggregation as aggregation_named
-from megaent.objective.compose import History, Part, Term
+from megaent.objective.compose import Part
 from megaent.objective.cores import clipped
 from megaent.objective.difficulty import EntropyByDifficulty, HardPrompts, RecordLength
 from megaent.objective.entropy_advantage import EntropyAdvantage
+from megaent.objective.method import History, Term
 from megaent.objective.terms import NegativeEntropy, kl_to_reference
 
 NEUTRAL = (

@@ -15,8 +15,8 @@ explore phase's length limit (0: 2 L), that the penalty is in proportion and not
 points of the linear and cosine shapes, and that the optimiser starts anew with the second phase.
 
 Departures: the compress phase takes several optimiser steps per batch, so its policy term is the clipped
-ratio and not REINFORCE's (``core="reinforce"``); on the first of them their gradients are the same. An
-optimiser step without a correct response has gradient 0 but is taken; its share is the metric
+ratio and not REINFORCE's (``core="reinforce"``); on the first of them their gradients are the same. A
+minibatch without a correct response takes no optimiser step; its share is the metric
 egrc/empty_minibatches. The task's own reward is the answer's. A dual clip bounds the loss of negative
 advantages (verl's default).
 """

@@ -17,9 +17,10 @@ on.
 from __future__ import annotations
 
 from megaent.objective.aggregations import TokenMean
-from megaent.objective.compose import Part, Term
+from megaent.objective.compose import Part
 from megaent.objective.cores import Unclipped
 from megaent.objective.covariance import HighestCovariance
+from megaent.objective.method import Term
 from megaent.objective.sampling import dynamic_sampling
 from megaent.objective.terms import KL
 

@@ -26,9 +26,10 @@ from __future__ import annotations
 
 from megaent.objective.advantages import GroupRelative
 from megaent.objective.aggregations import aggregation as aggregation_named
-from megaent.objective.compose import Curriculum, Part, PhasePart, Term
+from megaent.objective.compose import Part, PhasePart
 from megaent.objective.consolidation import HoldExtremes, HoldLowEntropy, LowEntropyCovariance
 from megaent.objective.cores import Unclipped, clipped
+from megaent.objective.method import Curriculum, Term
 from megaent.objective.semantic_entropy import WEIGHTS
 from megaent.objective.terms import KL, kl_to_reference
 

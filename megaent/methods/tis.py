@@ -5,7 +5,7 @@ and TRL use it between a rollout engine and a trainer of the same weights:
 
     weight = min(pi_old / pi_engine, limit)        a constant; of the token, or of the whole response
 
-Goes with every other method. ``mode="mask"`` gives weight 0 above ``limit``; ``level="sequence"`` takes
+Goes with every method but AEPO. ``mode="mask"`` gives weight 0 above ``limit``; ``level="sequence"`` takes
 the product over the response.
 
 Departures: the log of a ratio is clamped at 20, as in verl. limit 2 is verl's, TRL has 3. Weights are not

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from megaent.objective.compose import Advantage, RewardTerm
+from megaent.objective.method import Advantage, RewardTerm
 from megaent.objective.seen import Seen, Tokens
 
 SHAPES = ("exponent", "linear", "cosine")

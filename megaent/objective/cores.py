@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from megaent.objective.compose import TokenMetrics
+from megaent.objective.method import TokenMetrics
 from megaent.objective.seen import Tokens
 from megaent.types import PolicyView
 

@@ -118,6 +118,8 @@ class EntropyTrend:
     def steps(self, seen: Seen) -> list[list[float]]:
         """The step entropies of each response."""
         batch = seen.batch
+        if batch.num_responses == 0:
+            return []  # a replica without a response knows nothing of what the engine reports
         closes_T = batch.top_closes_step if self.closed_by_top else batch.closes_step
         if closes_T is None:
             field = "top_closes_step" if self.closed_by_top else "closes_step"

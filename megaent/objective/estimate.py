@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from megaent.objective.compose import Method
+from megaent.objective.method import Method
 from megaent.objective.seen import Notes, Seen, Tokens, batch_tokens
 from megaent.types import Metrics, TokenTerms
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from megaent.objective.compose import History
+from megaent.objective.method import History
 
 VERSION = 1
 STARTS = ("zero", "first", "prior")

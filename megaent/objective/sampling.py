@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from megaent.objective.checks import require
-from megaent.objective.compose import DynamicSampling
+from megaent.objective.method import DynamicSampling
 
 
 def teaches(numbers: Sequence[float]) -> bool:

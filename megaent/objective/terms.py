@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from megaent.objective.compose import Term
 from megaent.objective.cores import MAX_LOG_RATIO
+from megaent.objective.method import Term
 from megaent.objective.seen import Seen, Tokens
 from megaent.types import PolicyView
 

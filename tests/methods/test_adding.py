@@ -16,7 +16,8 @@ import megaent.methods
 from megaent.composition import options_of
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
-from megaent.objective.compose import Method, Part, Schedule
+from megaent.objective.compose import Part
+from megaent.objective.method import Method, Schedule
 
 COEF, TARGET = 0.02, 0.4
 

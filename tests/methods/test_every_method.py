@@ -15,18 +15,20 @@ import pytest
 import torch
 from support.batches import applied, random_groups, scored_batch
 from support.builders import view
-from support.choices import Chosen, every_choice
+from support.choices import OF_THE_MICROBATCH, Chosen, every_choice
 from torch import Tensor
 
 from megaent import objective
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
 from megaent.methods.matrix import compatibility, render
-from megaent.objective.compose import Advantage, Aggregation, Core, Method, Schedule, Term, TokenRule
+from megaent.objective.method import Advantage, Aggregation, Core, Method, Schedule, Term, TokenRule
 from megaent.types import PolicyView
 
-CHOICES = every_choice(METHODS)
+CHOICES = every_choice(METHODS) | OF_THE_MICROBATCH
 every = pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES.keys())
+INVARIANT = every_choice(METHODS)
+every_invariant = pytest.mark.parametrize("chosen", INVARIANT.values(), ids=INVARIANT.keys())
 every_name = pytest.mark.parametrize("name", METHODS)
 
 
@@ -148,7 +150,7 @@ def rows_of(batch: PolicyView, rows: Tensor) -> PolicyView:
     return replace(batch, **tensors, coefs={name: value[rows] for name, value in batch.coefs.items()})
 
 
-@every
+@every_invariant
 def test_the_loss_does_not_depend_on_how_responses_are_split_into_microbatches(chosen: Chosen) -> None:
     for _, method in methods_of(chosen):
         batch = full_view(method, 100, spread=0.3)

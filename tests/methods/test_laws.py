@@ -15,8 +15,8 @@ from torch import Tensor
 from megaent.errors import EngineError
 from megaent.experience.pack import pack
 from megaent.methods import METHODS, build_method
-from megaent.objective.compose import Method, Schedule
 from megaent.objective.cores import Unclipped
+from megaent.objective.method import Method, Schedule
 from megaent.types import Experience, Group
 
 CHOICES = every_choice(METHODS)

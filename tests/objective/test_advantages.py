@@ -15,7 +15,7 @@ from megaent.objective.advantages import (
     QuantileBaseline,
     SignedReward,
 )
-from megaent.objective.compose import Advantage
+from megaent.objective.method import Advantage
 
 COMPARED = [
     GroupRelative(),

@@ -11,7 +11,7 @@ from support.builders import group, masked, on_replicas, scored, seen
 from torch import Tensor
 
 from megaent.objective.aggregations import ConstantLength, ResponseMean, TokenMean
-from megaent.objective.compose import Aggregation
+from megaent.objective.method import Aggregation
 from megaent.objective.seen import Alone, Population
 from megaent.types import Experience
 

@@ -6,10 +6,11 @@ import pytest
 
 from megaent.objective.advantages import GroupRelative, LeaveOneOut
 from megaent.objective.aggregations import ResponseMean, TokenMean
-from megaent.objective.compose import DynamicSampling, Part, Phase, PhasePart, Schedule, compose
+from megaent.objective.compose import Part, PhasePart, compose
 from megaent.objective.controllers import AdaptiveEntropy
 from megaent.objective.cores import Clipped, Unclipped
 from megaent.objective.length_rewards import Cosine, LinearLength, SigmoidLength
+from megaent.objective.method import DynamicSampling, Phase, Schedule
 from megaent.objective.terms import entropy_bonus, kl_to_reference
 from megaent.objective.weights import EngineMismatch, HighEntropyOnly
 

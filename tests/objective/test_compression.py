@@ -12,9 +12,10 @@ from support.golden_inputs import experience, seen, tokens, view
 from megaent.methods.ee import ee
 from megaent.methods.egrc import egrc
 from megaent.methods.grpo import grpo
-from megaent.objective.compose import Loss, Method, Part, compose
+from megaent.objective.compose import Part, compose
 from megaent.objective.compression import SHAPES, AccurateGroups, FormatAndLength, PositiveOnly, ShortCorrect
 from megaent.objective.estimate import estimate
+from megaent.objective.method import Loss, Method
 
 
 def methods(part: Part) -> list[Method]:

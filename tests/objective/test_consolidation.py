@@ -11,8 +11,8 @@ from support.builders import group, on_replicas, scored
 from support.golden_inputs import experience, seen, tokens
 
 from megaent.methods.sent import sent
-from megaent.objective.compose import Curriculum
 from megaent.objective.consolidation import HoldExtremes, HoldLowEntropy, LowEntropyCovariance
+from megaent.objective.method import Curriculum
 from megaent.objective.seen import batch_tokens
 
 

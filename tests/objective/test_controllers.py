@@ -8,8 +8,8 @@ import pytest
 import torch
 from support.golden_inputs import experience, seen, tokens
 
-from megaent.objective.compose import Controller
 from megaent.objective.controllers import AdaptiveEntropy, FromController, SecondTemperature
+from megaent.objective.method import Controller
 
 
 def run(controller: Controller, metric: str, values: list[float]) -> list[dict[str, float]]:

@@ -10,8 +10,8 @@ import torch
 from support.builders import group, scored, seen, view
 from torch import Tensor
 
-from megaent.objective.compose import Core
 from megaent.objective.cores import Clipped, ClippedWeight, Reinforce, SequenceClipped, Unclipped, clipped
+from megaent.objective.method import Core
 from megaent.objective.seen import batch_tokens
 from megaent.types import PolicyView
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from support.golden_inputs import experience, seen, tokens
 
-from megaent.objective.compose import History
 from megaent.objective.difficulty import EntropyByDifficulty, HardPrompts, RecordLength
 from megaent.objective.entropy_advantage import EntropyAdvantage
 from megaent.objective.history import STARTS, Outcome, PromptHistory
+from megaent.objective.method import History
 
 
 def random_case(rng: random.Random, num_groups: int = 4):

@@ -13,12 +13,12 @@ from torch import Tensor
 from megaent.experience.pack import pack
 from megaent.objective.advantages import BatchWhitened, GroupRelative
 from megaent.objective.aggregations import TokenMean
-from megaent.objective.compose import Loss, Method, Term
 from megaent.objective.cores import Clipped
 from megaent.objective.covariance import HighestCovariance
 from megaent.objective.entropy_advantage import EntropyAdvantage
 from megaent.objective.estimate import estimate
 from megaent.objective.length_rewards import LinearLength
+from megaent.objective.method import Loss, Method, Term
 from megaent.objective.seen import Population
 from megaent.objective.terms import KL, entropy_bonus
 from megaent.objective.weights import EntropyChange, HighEntropyOnly, PositiveWeight

@@ -9,8 +9,8 @@ import random
 import pytest
 import torch
 
-from megaent.objective.compose import History
 from megaent.objective.history import Outcome, PromptHistory
+from megaent.objective.method import History
 
 IDS = [f"p{number}" for number in range(5)]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from support.golden_inputs import experience, seen
 
-from megaent.objective.compose import RewardTerm
 from megaent.objective.length_rewards import Cosine, LinearLength, Overlong, SigmoidLength, overlong
+from megaent.objective.method import RewardTerm
 
 PIECES = [
     Overlong(max_length=20, buffer=8),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from megaent.objective.compose import DynamicSampling
+from megaent.objective.method import DynamicSampling
 from megaent.objective.sampling import dynamic_sampling, teaches
 
 

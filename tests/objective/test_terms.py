@@ -9,9 +9,9 @@ import torch
 from support.builders import view
 from torch import Tensor
 
-from megaent.objective.compose import Loss, Quantity, Term, microbatch_tokens
 from megaent.objective.cores import Clipped, Unclipped
 from megaent.objective.covariance import HighestCovariance
+from megaent.objective.method import Loss, Quantity, Term, microbatch_tokens
 from megaent.objective.terms import (
     ANCHORS,
     ESTIMATORS,

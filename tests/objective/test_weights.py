@@ -11,7 +11,7 @@ from support.golden_inputs import experience
 from support.golden_inputs import tokens as tokens_of
 from support.old_tokens import a_batch, assert_same_on_replicas, in_minibatch, old_tokens, seen_by
 
-from megaent.objective.compose import TokenRule
+from megaent.objective.method import TokenRule
 from megaent.objective.seen import Tokens
 from megaent.objective.weights import EngineMismatch, EntropyChange, HighEntropyOnly, PositiveWeight
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from megaent.experience.pack import SECOND_ROLLOUT, pack
 from megaent.method_state import MethodState, outcome
-from megaent.objective.compose import Method, Schedule
 from megaent.objective.estimate import estimate
+from megaent.objective.method import Method, Schedule
 from megaent.objective.seen import Alone, Seen, tie_order
 from megaent.randomness import draw_seed, uniform
 from megaent.types import (

@@ -25,11 +25,11 @@ from megaent.objective.advantages import (
 )
 from megaent.objective.aggregations import TokenMean
 from megaent.objective.bounds import EntropyCoefficient, is_high_entropy, response_quantile
-from megaent.objective.compose import Advantage, Loss, Term
 from megaent.objective.cores import Unclipped
 from megaent.objective.covariance import DropFromBand, HighestCovariance, covariance
 from megaent.objective.entropy_advantage import EntropyAdvantage
 from megaent.objective.length_rewards import Overlong, SigmoidLength
+from megaent.objective.method import Advantage, Loss, Term
 from megaent.objective.sampling import teaches
 from megaent.objective.select import quantile
 from megaent.objective.terms import KL

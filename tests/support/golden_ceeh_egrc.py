@@ -15,7 +15,6 @@ from megaent.efficiency import (
     normalized_accuracy_gap_table1,
 )
 from megaent.objective.advantages import GroupRelative
-from megaent.objective.compose import History
 from megaent.objective.compression import (
     SHAPES,
     Absolute,
@@ -27,6 +26,7 @@ from megaent.objective.compression import (
 from megaent.objective.difficulty import SCHEDULES, EntropyByDifficulty, HardPrompts, RecordLength
 from megaent.objective.entropy_advantage import EntropyAdvantage
 from megaent.objective.history import Outcome, PromptHistory
+from megaent.objective.method import History
 
 Case = dict[str, Any]
 

@@ -11,8 +11,8 @@ from support.golden_inputs import experience, flat, numbers, rows_of, seen, toke
 from megaent.methods.cispo import cispo
 from megaent.methods.gspo import gspo
 from megaent.objective.aggregations import ConstantLength, ResponseMean, TokenMean
-from megaent.objective.compose import Loss
 from megaent.objective.cores import Clipped, SequenceClipped, Unclipped
+from megaent.objective.method import Loss
 from megaent.objective.terms import ESTIMATORS, entropy_bonus, kl
 from megaent.ops.backend import get_backend
 from megaent.types import Experience, PolicyView

@@ -16,9 +16,9 @@ from megaent.efficiency import (
 )
 from megaent.methods.sent import sent
 from megaent.objective.advantages import GroupRelative
-from megaent.objective.compose import Loss
 from megaent.objective.consolidation import LowEntropyCovariance
 from megaent.objective.entropy_trend import EntropyTrend, step_entropies, top_entropy
+from megaent.objective.method import Loss
 from megaent.objective.segment_shaping import SegmentSupport
 from megaent.objective.semantic_entropy import cluster_probabilities, curriculum_stages, semantic_entropy
 
