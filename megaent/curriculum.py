@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from megaent.objective.compose import Curriculum
+from megaent.objective.method import Curriculum
 from megaent.objective.semantic_entropy import response_log_weight, semantic_entropy
 from megaent.trainer import Trainer
 from megaent.types import Group

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from megaent.errors import CheckpointError
-from megaent.objective.compose import Method, Schedule
 from megaent.objective.history import Outcome, PromptHistory
+from megaent.objective.method import Method, Schedule
 from megaent.objective.semantic_entropy import curriculum_stages
 from megaent.types import Group, Metrics
 

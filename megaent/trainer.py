@@ -19,8 +19,8 @@ from megaent.experience.describe import describe
 from megaent.experience.filter import first_kept
 from megaent.experience.pack import SECOND_ROLLOUT, assign_minibatches, mark_steps, pack
 from megaent.method_state import MethodState, outcome
-from megaent.objective.compose import Method, Phase, Schedule
 from megaent.objective.estimate import estimate
+from megaent.objective.method import Method, Phase, Schedule
 from megaent.objective.sampling import teaches
 from megaent.objective.seen import Seen
 from megaent.randomness import draw_seed

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from megaent.objective.compose import Loss
+from megaent.objective.method import Loss
 from megaent.types import Experience, Metrics, TokenTerms
 
 Shared = TypeVar("Shared")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from megaent.actor.microbatch import Microbatch
-from megaent.objective.compose import Loss
+from megaent.objective.method import Loss
 from megaent.types import Additive, Experience, PolicyView, TokenTerms
 
 Scored = dict[str, Tensor]

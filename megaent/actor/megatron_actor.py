@@ -38,7 +38,7 @@ from megaent.actor.optimizer import (
 )
 from megaent.actor.parallel import ContextParallel, Layout
 from megaent.errors import ConfigError, NumericsError
-from megaent.objective.compose import Loss
+from megaent.objective.method import Loss
 from megaent.ops.reference import statistics_dtype
 from megaent.types import Experience, Metrics, TokenTerms
 

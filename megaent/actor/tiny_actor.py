@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from megaent.actor.actor import OneProcess
-from megaent.objective.compose import Loss
+from megaent.objective.method import Loss
 from megaent.objective.seen import Alone
 from megaent.ops import logprob_entropy
 from megaent.types import Experience, Metrics, PolicyView, TokenTerms
