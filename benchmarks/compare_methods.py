@@ -62,6 +62,10 @@ def arms(task: str) -> dict[str, Arm]:
         "ceeh_me": Arm("ceeh", over("method.lam0", 1e-3, 5e-3)),
         "ceeh_ea": Arm("ceeh", over("method.alpha", 0.4, 0.1), ("method.variant=ea",)),
         "egrc": Arm("egrc", over("method.compress_share", 0.5, 0.25), (tokens,)),
+        # Compressing after the policy was trained, as the paper's order ablation.
+        "egrc_reverse": Arm(
+            "egrc", over("method.compress_share", 0.5, 0.25), (tokens, "method.order=explore_first")
+        ),
         "ee": Arm("ee", over("method.reward_at_limit", 0.1, 0.3), (tokens,)),
         "sent": Arm("sent", over("method.beta_low", 0.05, 0.0125)),
         "less": Arm("less", over("method.min_length", 5, 2)),
@@ -127,11 +131,12 @@ def run_all(jobs: list[dict], out: Path, workers: int) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     context = multiprocessing.get_context("spawn")
+    at = commit()
     # Not a Pool: its workers are daemons, and a run starts processes of its own to write checkpoints.
     with ProcessPoolExecutor(workers, mp_context=context) as pool, out.open("a") as file:
         runs = [pool.submit(run_one, job) for job in left]
         for number, row in enumerate((run.result() for run in as_completed(runs)), 1):
-            file.write(json.dumps(row | {"commit": commit()}) + "\n")
+            file.write(json.dumps(row | {"commit": at}) + "\n")
             file.flush()
             minutes = (time.perf_counter() - started) / 60
             print(

@@ -20,3 +20,9 @@ def documented_metrics(path: Path) -> set[str]:
             f"{path} must explain each metric once, got {sorted(twice)} more often; remove one line"
         )
     return set(names)
+
+
+def metrics_of_methods(path: Path) -> set[str]:
+    """Those under "What the method did" that plain GRPO does not report."""
+    section = path.read_text(encoding="utf-8").split("## What the method did\n", 1)[1].split("\n## ", 1)[0]
+    return set(_METRIC.findall(section)) - {"reward/shaped", "policy_weight/mean", "entropy/sampled"}
