@@ -105,6 +105,14 @@ class Run:
             progress.say(f"method {self.trainer.schedule!r}")
             for line in self.trainer.schedule.words():
                 progress.say(f"  {line}")
+            for phase in self.trainer.schedule.phases:
+                if phase.method.sampling is not None and phase.method.rewards:
+                    # Rewards that need the scored batch come after groups are kept or replaced.
+                    log.warning(
+                        "%s: groups are kept or replaced by the task's own grade; differences that only the "
+                        "method's reward terms make do not count",
+                        phase.name,
+                    )
             if config.evaluate.at_start and self.before is None:
                 progress.say("evaluating before the first step")
                 self.before = self.evaluate()
