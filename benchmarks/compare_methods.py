@@ -198,28 +198,60 @@ def interval(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f} ± {half:.3f}"
 
 
-def table(task: str, rows: list[dict]) -> str:
+def columns(task: str) -> dict[str, str]:
+    """Heading -> key of an evaluation."""
     hard, easy = HARD[task], EASY[task]
-    columns = {
-        f"accuracy {easy}": f"{easy}/accuracy",
-        f"accuracy {hard}": f"{hard}/accuracy",
-        f"pass@8 {hard}": f"{hard}/pass_at_8",
-        f"worst@8 {hard}": f"{hard}/worst_at_8",
-        f"length {easy}": f"{easy}/mean_length",
-        f"length {hard}": f"{hard}/mean_length",
+    return {
+        f"right, {easy}": f"{easy}/accuracy",
+        f"right, {hard}": f"{hard}/accuracy",
+        f"pass@8, {hard}": f"{hard}/pass_at_8",
+        f"worst@8, {hard}": f"{hard}/worst_at_8",
+        f"tokens, {easy}": f"{easy}/mean_length",
+        f"tokens, {hard}": f"{hard}/mean_length",
         "entropy": "mean_entropy",
-        f"first-token entropy {hard}": f"{hard}/mean_first_entropy",
+        f"first token, {hard}": f"{hard}/mean_first_entropy",
     }
+
+
+def table(task: str, rows: list[dict]) -> str:
+    """Mean and 95 % interval over seeds of every arm, and the differences to GRPO on the same seeds."""
     rows = [row for row in rows if "failed" not in row]
-    lines = ["| arm | seeds | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
-    starts = list({row["seed"]: row["before"] for row in rows}.values())
-    groups = {"before": starts} | {
-        arm: [row["after"] for row in rows if row["arm"] == arm]
-        for arm in dict.fromkeys(r["arm"] for r in rows)
-    }
-    for arm, evaluations in groups.items():
-        cells = [interval([evaluation[name] for evaluation in evaluations]) for name in columns.values()]
-        lines.append(f"| {arm} | {len(evaluations)} | " + " | ".join(cells) + " |")
+    if not rows:
+        return f"no run of {task} has finished yet"
+    arms_of = list(dict.fromkeys(row["arm"] for row in rows))
+    by_seed = {arm: {row["seed"]: row["after"] for row in rows if row["arm"] == arm} for arm in arms_of}
+    settings = {row["arm"]: " ".join(row["setting"]) for row in rows}
+    starts = {row["seed"]: row["before"] for row in rows}
+    keys = columns(task)
+    lines = _heading("arm", keys)
+    for arm, evaluations in {"before": starts, **by_seed}.items():
+        cells = [interval([evaluation[key] for evaluation in evaluations.values()]) for key in keys.values()]
+        lines.append(_row(f"{arm} {settings.get(arm, '')}".strip(), len(evaluations), cells))
+    lines += ["", *_heading("difference to grpo", keys)]
+    plain = by_seed.get("grpo", {})
+    for arm, evaluations in by_seed.items():
+        seeds = sorted(evaluations.keys() & plain.keys())
+        if arm != "grpo" and seeds:
+            cells = [interval([evaluations[s][key] - plain[s][key] for s in seeds]) for key in keys.values()]
+            lines.append(_row(arm, len(seeds), cells))
+    return "\n".join(lines)
+
+
+def _heading(first: str, keys: dict[str, str]) -> list[str]:
+    return [f"| {first} | seeds | " + " | ".join(keys) + " |", "| --- " + "| ---: " * (len(keys) + 1) + "|"]
+
+
+def _row(name: str, seeds: int, cells: list[str]) -> str:
+    return f"| {name} | {seeds} | " + " | ".join(cells) + " |"
+
+
+def tuning_table(rows: list[dict]) -> str:
+    best = chosen(rows)
+    lines = ["| arm | setting | seeds | score | taken |", "| --- | --- | ---: | ---: | --- |"]
+    for arm, setting in dict.fromkeys((row["arm"], tuple(row["setting"])) for row in rows):
+        scores = [score(row) for row in rows if (row["arm"], tuple(row["setting"])) == (arm, setting)]
+        taken = "yes" if list(setting) == best[arm] else ""
+        lines.append(f"| {arm} | {' '.join(setting)} | {len(scores)} | {fmean(scores):.3f} | {taken} |")
     return "\n".join(lines)
 
 
@@ -238,6 +270,7 @@ def main() -> None:
     tuning, results = options.out / f"{options.task}_tuning.jsonl", options.out / f"{options.task}.jsonl"
     if options.action == "table":
         print(table(options.task, read(results)))
+        print(f"\n{tuning_table(read(tuning))}" if tuning.exists() else "")
         return
     wanted = {
         name: arm for name, arm in arms(options.task).items() if name in (options.arms or arms(options.task))
