@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -44,10 +45,23 @@ def build_groups(job: dict, layout: Layout) -> list[Group]:
     return mine
 
 
-def run(job: dict) -> None:
-    layout = init_parallel(
-        **job["layout"], device=torch.device(job.get("device", "cpu")), timeout_s=120, seed=1
-    )
+def run_all(jobs: list[dict]) -> None:
+    """Jobs of one layout share its process groups: making them costs more than the jobs."""
+
+    def key(job: dict) -> str:
+        return json.dumps([job["layout"], job.get("device", "cpu")])
+
+    for _, alike in groupby(sorted(jobs, key=key), key=key):
+        same = list(alike)
+        device = torch.device(same[0].get("device", "cpu"))
+        layout = init_parallel(**same[0]["layout"], device=device, timeout_s=300, seed=1)
+        for job in same:
+            run(job, layout)
+        # The process group stays: one torchrun rendezvous serves every layout of the file.
+        parallel_state.destroy_model_parallel()
+
+
+def run(job: dict, layout: Layout) -> None:
     actor = MegatronActor(
         Path(job["folder"]),
         layout,
@@ -84,8 +98,6 @@ def run(job: dict) -> None:
         result = {"log_prob": log_prob, "entropy": entropy, "loss": loss, "norm": norm}
         weights, gradients = ({n: v.cpu() for n, v in part.items()} for part in (weights, gradients))
         torch.save(result | {"weights": weights, "gradients": gradients}, job["out"])
-    # The process group stays: one torchrun rendezvous serves every layout of the file.
-    parallel_state.destroy_model_parallel()
 
 
 def collect(batch, values, layout: Layout) -> torch.Tensor:
@@ -108,8 +120,7 @@ def export_gradients(actor: MegatronActor) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for item in json.loads(Path(sys.argv[1]).read_text()):
-        run(item)
+    run_all(json.loads(Path(sys.argv[1]).read_text()))
     sys.stdout.flush()
     # Megatron leaves non-daemon threads behind; the results are on the disk.
     os._exit(0)
