@@ -51,7 +51,8 @@ inline void check_rows(const Tensor& tensor, const char* name) {
                              shape_text(shape_of(tensor)));
   }
   if (tensor.size(1) > 1 && tensor.stride(1) != 1) {
-    throw std::runtime_error(std::string(name) + " must have rows of adjacent entries (stride 1), got stride " +
+    throw std::runtime_error(std::string(name) +
+                             " must have rows of adjacent entries (stride 1), got stride " +
                              std::to_string(tensor.stride(1)) + "; call contiguous() on it");
   }
 }

@@ -3,7 +3,8 @@
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC's own header makes an undefined register by reading itself, and GCC 12 warns of that where it is inlined.
+// GCC's own header makes an undefined register by reading itself, and GCC 12 warns of that where it is
+// inlined.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
@@ -15,6 +16,7 @@ namespace megaent {
 namespace {
 
 struct Avx512Lanes {
+  static constexpr int kWidth = 16;
   using Floats = __m512;
   using Mask = __mmask16;
   using Counts = __m512i;
@@ -32,7 +34,8 @@ struct Avx512Lanes {
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(whole, 16), _mm512_set1_epi32(1));
     const __m512i up = _mm512_add_epi32(whole, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     const Mask is_nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
-    const __m512i nearest = _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), is_nan, _mm512_set1_epi32(0x7fc0));
+    const __m512i nearest =
+        _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), is_nan, _mm512_set1_epi32(0x7fc0));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(nearest));
   }
   static void store(int32_t* to, Counts a) { _mm512_storeu_si512(to, a); }
@@ -45,9 +48,7 @@ struct Avx512Lanes {
   static Mask less(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static Mask equal(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
-  static Floats zero_where(Mask mask, Floats a) {
-    return _mm512_maskz_mov_ps(static_cast<Mask>(~mask), a);
-  }
+  static Floats zero_where(Mask mask, Floats a) { return _mm512_maskz_mov_ps(static_cast<Mask>(~mask), a); }
   static Counts count(Counts counts, Mask mask) {
     return _mm512_mask_add_epi32(counts, mask, counts, _mm512_set1_epi32(1));
   }

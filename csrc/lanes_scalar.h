@@ -11,6 +11,7 @@ namespace megaent {
 namespace {
 
 struct ScalarLanes {
+  static constexpr int kWidth = 16;
   struct Floats {
     float lane[16];
   };

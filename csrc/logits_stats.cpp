@@ -148,8 +148,9 @@ void fill_gradient(const Tensor& logits, const Gradients& given, Backward backwa
       const bool is_here = of_log_prob && column >= 0 && column < num_columns;
       // Read before the row is written, which may be the same memory.
       const double log_p = is_here ? (float_of(rows[n * stride + column]) - max) * inverse - log_total : 0.0;
-      const RowGradient how{static_cast<float>(inverse), static_cast<float>(max), static_cast<float>(log_total),
-                            static_cast<float>(-inverse * (g + h * entropy)), static_cast<float>(-inverse * h)};
+      const RowGradient how{static_cast<float>(inverse), static_cast<float>(max),
+                            static_cast<float>(log_total), static_cast<float>(-inverse * (g + h * entropy)),
+                            static_cast<float>(-inverse * h)};
       backward(rows + n * stride, grads + n * out_stride, num_columns, how);
       if (!is_here) continue;
       // 1 - p without cancellation; p log p is 0 at p = 0.
@@ -165,10 +166,11 @@ void check_gradients(const Tensor& logits, const Gradients& given, const Tensor&
   check_rows(given.stats, "stats");
   check_type(given.stats, "stats", {ScalarType::Float});
   if (given.stats.size(0) < 4 || given.stats.size(1) != logits.size(0)) {
-    throw std::runtime_error("stats must have shape [4 or more, " + std::to_string(logits.size(0)) + "], got " +
-                             shape_text(shape_of(given.stats)));
+    throw std::runtime_error("stats must have shape [4 or more, " + std::to_string(logits.size(0)) +
+                             "], got " + shape_text(shape_of(given.stats)));
   }
-  for (const auto& [grad, name] : {std::pair(&given.log_prob, "grad_log_prob"), {&given.entropy, "grad_entropy"}}) {
+  for (const auto& [grad, name] :
+       {std::pair(&given.log_prob, "grad_log_prob"), {&given.entropy, "grad_entropy"}}) {
     if (!grad->has_value()) continue;
     check_shape(**grad, name, {logits.size(0)});
     check_type(**grad, name, {ScalarType::Float});

@@ -11,18 +11,23 @@
 
 namespace megaent {
 
-torch::stable::Tensor logits_stats(torch::stable::Tensor logits, torch::stable::Tensor target, int64_t vocab_start,
-                                   double inv_temperature, bool moments);
+torch::stable::Tensor logits_stats(torch::stable::Tensor logits, torch::stable::Tensor target,
+                                   int64_t vocab_start, double inv_temperature, bool moments);
 
 torch::stable::Tensor stats_combine(std::vector<torch::stable::Tensor> partials, double inv_temperature);
 
-void logits_stats_backward(torch::stable::Tensor logits, torch::stable::Tensor target, torch::stable::Tensor stats,
-                           std::optional<torch::stable::Tensor> grad_log_prob,
+void logits_stats_backward(torch::stable::Tensor logits, torch::stable::Tensor target,
+                           torch::stable::Tensor stats, std::optional<torch::stable::Tensor> grad_log_prob,
                            std::optional<torch::stable::Tensor> grad_entropy, int64_t vocab_start,
                            double inv_temperature, torch::stable::Tensor out);
 
-std::tuple<torch::stable::Tensor, torch::stable::Tensor> segment_support(
-    torch::stable::Tensor token, torch::stable::Tensor start, torch::stable::Tensor stop,
-    torch::stable::Tensor owner, torch::stable::Tensor is_correct);
+std::tuple<torch::stable::Tensor, torch::stable::Tensor> segment_support(torch::stable::Tensor token,
+                                                                         torch::stable::Tensor start,
+                                                                         torch::stable::Tensor stop,
+                                                                         torch::stable::Tensor owner,
+                                                                         torch::stable::Tensor is_correct);
+
+// The name of the instruction level in use.
+std::string simd_level();
 
 }  // namespace megaent

@@ -6,7 +6,8 @@
 
 STABLE_TORCH_LIBRARY(megaent, library) {
   library.def(
-      "logits_stats(Tensor logits, Tensor target, int vocab_start, float inv_temperature, bool moments) -> Tensor");
+      "logits_stats(Tensor logits, Tensor target, int vocab_start, float inv_temperature, bool moments) -> "
+      "Tensor");
   library.def("stats_combine(Tensor[] partials, float inv_temperature) -> Tensor");
   library.def(
       "logits_stats_backward(Tensor logits, Tensor target, Tensor stats, Tensor? grad_log_prob, "
@@ -14,6 +15,7 @@ STABLE_TORCH_LIBRARY(megaent, library) {
   library.def(
       "segment_support(Tensor token, Tensor start, Tensor stop, Tensor owner, Tensor is_correct) "
       "-> (Tensor, Tensor)");
+  library.def("simd_level() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(megaent, CPU, library) {
@@ -21,4 +23,8 @@ STABLE_TORCH_LIBRARY_IMPL(megaent, CPU, library) {
   library.impl("stats_combine", TORCH_BOX(&megaent::stats_combine));
   library.impl("logits_stats_backward", TORCH_BOX(&megaent::logits_stats_backward));
   library.impl("segment_support", TORCH_BOX(&megaent::segment_support));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(megaent, CompositeExplicitAutograd, library) {
+  library.impl("simd_level", TORCH_BOX(&megaent::simd_level));
 }

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "ops.h"
+
 namespace megaent {
 namespace {
 
@@ -18,14 +20,15 @@ struct Level {
 // The highest first. The processor is asked for what the compiler was allowed to use in each file.
 constexpr Level kLevels[] = {
 #ifdef MEGAENT_X86
-    {"avx512", &kAvx512Rows, [] { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"); }},
+    {"avx512", &kAvx512Rows,
+     [] { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("fma"); }},
     {"avx2", &kAvx2Rows, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #endif
     {"scalar", &kScalarRows, [] { return true; }},
 };
 
 const Level& chosen() {
-  // Read at every call, so that a process can compare the levels; a look into the environment costs nothing here.
+  // Read at every call, so that one process can compare the levels; beside a row of logits it costs nothing.
   const char* wanted = std::getenv("MEGAENT_OPS_SIMD");
   if (wanted == nullptr || *wanted == '\0') {
     for (const Level& level : kLevels) {
@@ -46,6 +49,6 @@ const Level& chosen() {
 
 const RowKernels& row_kernels() { return *chosen().kernels; }
 
-const char* simd_level() { return chosen().name; }
+std::string simd_level() { return chosen().name; }
 
 }  // namespace megaent

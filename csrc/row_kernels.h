@@ -43,7 +43,4 @@ extern const RowKernels kAvx512Rows;
 // this processor has. Throws std::runtime_error for an unknown name and for a level it lacks.
 const RowKernels& row_kernels();
 
-// Its name.
-const char* simd_level();
-
 }  // namespace megaent

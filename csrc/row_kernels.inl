@@ -31,8 +31,9 @@ inline float value_of(uint16_t entry) {
 inline void set_minus_infinity(float& entry) { entry = -INFINITY; }
 inline void set_minus_infinity(uint16_t& entry) { entry = 0xff80; }
 
-// exp(x) for x in [kLowest, 0], relative error 1e-7: x = n log 2 + r with |r| <= log(2) / 2, and exp(r) = 1 +
-// r + r^2 q(r), q of degree 4 fitted for the least relative error (3e-9). exp(0) is exactly 1; NaN stays NaN.
+// exp(x) for x in [kLowest, 0], relative error 1e-7: x = n log 2 + r with |r| <= log(2) / 2, and
+// exp(r) = 1 + r + r^2 q(r), q of degree 4 fitted for the least relative error (3e-9).
+// exp(0) is exactly 1; of NaN it is anything.
 template <class Lanes>
 inline typename Lanes::Floats exp_of_negative(typename Lanes::Floats x) {
   const auto magic = Lanes::set(0x1.8p23f);  // adding it rounds to an integer, kept in the low bits
@@ -49,52 +50,61 @@ inline typename Lanes::Floats exp_of_negative(typename Lanes::Floats x) {
   return Lanes::scale(p, shifted);
 }
 
-// Calls `step` with sixteen entries at a time; what is missing at the end of a row is -inf.
-template <class Lanes, class Entry, class Step>
-inline void for_each_lanes(const Entry* entries, int64_t count, Step step) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) step(Lanes::load(entries + i));
-  if (i == count) return;
-  Entry tail[kLanes];
-  for (int64_t k = 0; k < kLanes; ++k) {
-    if (i + k < count) {
-      tail[k] = entries[i + k];
-    } else {
-      set_minus_infinity(tail[k]);
+// The last entries of a row, filled up with -inf to sixteen.
+template <class Entry>
+struct Tail {
+  Entry entries[kLanes];
+
+  Tail(const Entry* from, int64_t count) {
+    for (int64_t k = 0; k < kLanes; ++k) {
+      if (k < count) {
+        entries[k] = from[k];
+      } else {
+        set_minus_infinity(entries[k]);
+      }
     }
   }
-  step(Lanes::load(tail));
+};
+
+// Calls `step` with the entries of lanes `part` to `part + kWidth`: entry i of a block belongs to lane i
+// % 16. A narrow level goes over the block once per part, which keeps its sums in registers; the block is in
+// the cache.
+template <class Lanes, class Entry, class Step>
+inline void for_each_of_part(const Entry* entries, int64_t count, int part, Step step) {
+  const int64_t whole = count - count % kLanes;
+  for (int64_t i = part; i < whole; i += kLanes) step(Lanes::load(entries + i));
+  if (whole == count) return;
+  const Tail<Entry> tail(entries + whole, count - whole);
+  step(Lanes::load(tail.entries + part));
 }
 
-template <class Lanes>
-inline double sum_of(typename Lanes::Floats values) {
-  float lane[kLanes];
-  Lanes::store(lane, values);
+// In fp64 and in the order of the lanes, which is the same at every level.
+template <class Value>
+inline double sum_of(const Value (&lane)[kLanes]) {
   double sum = 0.0;
-  for (float value : lane) sum += static_cast<double>(value);
+  for (const Value value : lane) sum += static_cast<double>(value);
   return sum;
 }
 
-template <class Lanes>
-inline double sum_of(typename Lanes::Counts counts) {
-  int32_t lane[kLanes];
-  Lanes::store(lane, counts);
-  int64_t sum = 0;
-  for (int32_t value : lane) sum += value;
-  return static_cast<double>(sum);
-}
-
-// Sets aside NaN, which the sums carry on; a block of nothing but NaN gives NaN.
+// Passes over NaN, which the sums carry on; a block of nothing but NaN and -inf gives NaN.
 template <class Lanes, class Entry>
 inline float max_of(const Entry* entries, int64_t count) {
-  auto max = Lanes::set(-INFINITY);
-  for_each_lanes<Lanes>(entries, count, [&](typename Lanes::Floats z) { max = Lanes::max(z, max); });
-  float lane[kLanes];
-  Lanes::store(lane, max);
+  constexpr int64_t kStep = 4 * Lanes::kWidth;
+  auto max0 = Lanes::set(-INFINITY), max1 = max0, max2 = max0, max3 = max0;
+  int64_t i = 0;
+  for (; i + kStep <= count; i += kStep) {
+    max0 = Lanes::max(Lanes::load(entries + i), max0);
+    max1 = Lanes::max(Lanes::load(entries + i + Lanes::kWidth), max1);
+    max2 = Lanes::max(Lanes::load(entries + i + 2 * Lanes::kWidth), max2);
+    max3 = Lanes::max(Lanes::load(entries + i + 3 * Lanes::kWidth), max3);
+  }
+  float lane[Lanes::kWidth];
+  Lanes::store(lane, Lanes::max(Lanes::max(max0, max1), Lanes::max(max2, max3)));
   float result = -INFINITY;
-  for (float value : lane) result = value > result ? value : result;
+  for (const float value : lane) result = value > result ? value : result;
+  for (; i < count; ++i) result = value_of(entries[i]) > result ? value_of(entries[i]) : result;
   if (result == -INFINITY) {
-    for (int64_t i = 0; i < count; ++i) {
+    for (i = 0; i < count; ++i) {
       const float value = value_of(entries[i]);
       if (value != value) return value;
     }
@@ -119,34 +129,58 @@ inline void raise_max(RowStats& row, float max, float inv_temperature) {
   row.max = max;
 }
 
-template <class Lanes, class Entry, bool moments>
-void add_block(RowStats& row, const Entry* entries, int64_t count, float inv_temperature) {
+struct BlockSums {
+  int32_t count[kLanes];
+  float below[kLanes], weighted[kLanes], square[kLanes], second[kLanes];
+};
+
+// Few blocks of a row hold its maximum; the others need no count of it. Both forms give the same bits.
+template <class Lanes, class Entry, bool holds_max, bool moments>
+void sum_part(const Entry* entries, int64_t count, int part, float row_max, float inv_temperature,
+              BlockSums& sums) {
   using Floats = typename Lanes::Floats;
-  const Floats max = Lanes::set(row.max), inverse = Lanes::set(inv_temperature);
+  const Floats max = Lanes::set(row_max), inverse = Lanes::set(inv_temperature);
   const Floats zero = Lanes::set(0.0f), lowest = Lanes::set(kLowest);
   Floats below = zero, weighted = zero, square = zero, second = zero;
   auto at_max = Lanes::no_counts();
-  for_each_lanes<Lanes>(entries, count, [&](Floats z) {
+  for_each_of_part<Lanes>(entries, count, part, [&](Floats z) {
     const Floats whole = Lanes::mul(Lanes::sub(z, max), inverse);
-    const auto is_max = Lanes::equal(whole, zero);
-    at_max = Lanes::count(at_max, is_max);
+    auto is_left_out = Lanes::less(whole, lowest);
+    if constexpr (holds_max) {
+      const auto is_max = Lanes::equal(whole, zero);
+      at_max = Lanes::count(at_max, is_max);
+      is_left_out = Lanes::either(is_max, is_left_out);
+    }
     const Floats x = Lanes::max(lowest, whole);
-    const Floats e = Lanes::zero_where(Lanes::either(is_max, Lanes::less(whole, lowest)), exp_of_negative<Lanes>(x));
-    below = Lanes::add(below, e);
+    const Floats e = Lanes::zero_where(is_left_out, exp_of_negative<Lanes>(x));
     const Floats product = Lanes::mul(e, x);
+    below = Lanes::add(below, e);
     weighted = Lanes::add(weighted, product);
     if constexpr (moments) {
       square = Lanes::fma(e, e, square);
       second = Lanes::fma(product, x, second);
     }
   });
-  const double num_max = sum_of<Lanes>(at_max);
+  Lanes::store(sums.count + part, at_max);
+  Lanes::store(sums.below + part, below);
+  Lanes::store(sums.weighted + part, weighted);
+  Lanes::store(sums.square + part, square);
+  Lanes::store(sums.second + part, second);
+}
+
+template <class Lanes, class Entry, bool holds_max, bool moments>
+void add_block(RowStats& row, const Entry* entries, int64_t count, float inv_temperature) {
+  BlockSums sums;
+  for (int part = 0; part < kLanes; part += Lanes::kWidth) {
+    sum_part<Lanes, Entry, holds_max, moments>(entries, count, part, row.max, inv_temperature, sums);
+  }
+  const double num_max = sum_of(sums.count);
   row.count += num_max;
-  row.below += sum_of<Lanes>(below);
-  row.weighted += sum_of<Lanes>(weighted);
+  row.below += sum_of(sums.below);
+  row.weighted += sum_of(sums.weighted);
   if constexpr (moments) {
-    row.square += num_max + sum_of<Lanes>(square);
-    row.second += sum_of<Lanes>(second);
+    row.square += num_max + sum_of(sums.square);
+    row.second += sum_of(sums.second);
   }
 }
 
@@ -159,8 +193,14 @@ RowStats stats_of(const Entry* row, int64_t num_columns, float inv_temperature) 
     const float max = max_of<Lanes>(row + start, count);
     if (max == -INFINITY) continue;  // no entry of the block has any probability
     if (!(max <= stats.max)) raise_max(stats, max, inv_temperature);
-    add_block<Lanes, Entry, moments>(stats, row + start, count, inv_temperature);
+    if (max < stats.max) {
+      add_block<Lanes, Entry, false, moments>(stats, row + start, count, inv_temperature);
+    } else {
+      add_block<Lanes, Entry, true, moments>(stats, row + start, count, inv_temperature);
+    }
   }
+  // The exponential of a NaN is made by integer arithmetic and may be a number; its product with x is none.
+  if (stats.weighted != stats.weighted) stats.below = stats.weighted;
   return stats;
 }
 
@@ -176,21 +216,19 @@ void backward_row(const Entry* row, Entry* grad, int64_t num_columns, const RowG
   const Floats max = Lanes::set(how.max), inverse = Lanes::set(how.inv_temperature);
   const Floats log_total = Lanes::set(how.log_total), lowest = Lanes::set(kLowest);
   const Floats constant = Lanes::set(how.constant), slope = Lanes::set(how.slope);
-  int64_t at = 0;
-  for_each_lanes<Lanes>(row, num_columns, [&](Floats z) {
+  const auto gradient = [&](Floats z) {
     const Floats log_p = Lanes::sub(Lanes::mul(Lanes::sub(z, max), inverse), log_total);
     const Floats x = Lanes::max(lowest, log_p);
     const Floats p = Lanes::zero_where(Lanes::less(log_p, lowest), exp_of_negative<Lanes>(x));
-    const Floats result = Lanes::mul(p, Lanes::fma(slope, x, constant));
-    if (at + kLanes <= num_columns) {
-      Lanes::store(grad + at, result);
-    } else {
-      Entry tail[kLanes];
-      Lanes::store(tail, result);
-      memcpy(grad + at, tail, static_cast<size_t>(num_columns - at) * sizeof(Entry));
-    }
-    at += kLanes;
-  });
+    return Lanes::mul(p, Lanes::fma(slope, x, constant));
+  };
+  constexpr int64_t kWidth = Lanes::kWidth;
+  int64_t i = 0;
+  for (; i + kWidth <= num_columns; i += kWidth) Lanes::store(grad + i, gradient(Lanes::load(row + i)));
+  if (i == num_columns) return;
+  Tail<Entry> tail(row + i, num_columns - i);
+  Lanes::store(tail.entries, gradient(Lanes::load(tail.entries)));
+  memcpy(grad + i, tail.entries, static_cast<size_t>(num_columns - i) * sizeof(Entry));
 }
 
 template <class Lanes>

@@ -87,7 +87,8 @@ class Trie {
 
   // The longest shared pattern that ends at this node: its length, or 0.
   int32_t shared_length(Node node) const { return shared_length_[index(node)]; }
-  // The longest pattern of one correctness that ends at this node, then the next one in more responses; or kRoot.
+  // The longest pattern of one correctness that ends at this node, then the next one in more responses; or
+  // kRoot.
   Node first(Node node) const { return first_[index(node)]; }
   Node next(Node pattern) const { return next_[index(pattern)]; }
   int32_t depth(Node node) const { return depth_[index(node)]; }
@@ -136,7 +137,8 @@ class Trie {
     for (const int32_t depth : depth_) ++begin[static_cast<size_t>(depth) + 1];
     for (size_t d = 1; d < begin.size(); ++d) begin[d] += begin[d - 1];
     order_.resize(num_nodes);
-    for (size_t n = 0; n < num_nodes; ++n) order_[begin[static_cast<size_t>(depth_[n])]++] = static_cast<Node>(n);
+    for (size_t n = 0; n < num_nodes; ++n)
+      order_[begin[static_cast<size_t>(depth_[n])]++] = static_cast<Node>(n);
 
     fail_.assign(num_nodes, kRoot);
     for (const Node node : order_) {
@@ -177,7 +179,8 @@ class Trie {
         wrong += __builtin_popcountll(owners & ~correct_[w]);
       }
       if (right > 0 && wrong > 0) {
-        shared_length_[node] = depth_[node];  // all shorter ones are shared too: none counts for one correctness
+        shared_length_[node] =
+            depth_[node];  // all shorter ones are shared too: none counts for one correctness
         continue;
       }
       num_owners_[node] = right + wrong;
@@ -206,7 +209,8 @@ struct Reach {
   bool operator<(const Reach& other) const { return num_owners < other.num_owners; }
 };
 
-// From the last token of each segment to its first: the occurrences that end here or later and begin early enough.
+// From the last token of each segment to its first: the occurrences that end here or later and begin early
+// enough.
 void cover(const Group& group, const Trie& trie, int64_t* same, bool* is_shared) {
   size_t end_of_path = 0;
   for (int64_t k = 0; k < group.num_segments; ++k) {
@@ -230,14 +234,16 @@ void cover(const Group& group, const Trie& trie, int64_t* same, bool* is_shared)
 
 void check_group(const Group& group) {
   if (group.num_tokens > INT32_MAX - 1) {
-    throw std::runtime_error("token must hold fewer than 2^31 - 1 entries, got " + std::to_string(group.num_tokens));
+    throw std::runtime_error("token must hold fewer than 2^31 - 1 entries, got " +
+                             std::to_string(group.num_tokens));
   }
   for (int64_t k = 0; k < group.num_segments; ++k) {
     const int64_t from = k == 0 ? 0 : group.stop[k - 1];
     if (group.start[k] < from || group.stop[k] <= group.start[k] || group.stop[k] > group.num_tokens) {
       throw std::runtime_error("segments must be ascending, apart and inside the " +
-                               std::to_string(group.num_tokens) + " tokens; segment " + std::to_string(k) + " is [" +
-                               std::to_string(group.start[k]) + ", " + std::to_string(group.stop[k]) + ")");
+                               std::to_string(group.num_tokens) + " tokens; segment " + std::to_string(k) +
+                               " is [" + std::to_string(group.start[k]) + ", " +
+                               std::to_string(group.stop[k]) + ")");
     }
     if (group.owner[k] < 0 || group.owner[k] >= group.num_responses) {
       throw std::runtime_error("owner must lie in [0, " + std::to_string(group.num_responses) + "), got " +
@@ -259,15 +265,17 @@ std::tuple<Tensor, Tensor> segment_support(Tensor token, Tensor start, Tensor st
     check_type(*tensor, name, {ScalarType::Long});
     check_shape(*tensor, name, {num_segments});
   }
-  for (Tensor* tensor : {&token, &start, &stop, &owner, &is_correct}) *tensor = torch::stable::contiguous(*tensor);
-  const Group group{token.const_data_ptr<int64_t>(), token.numel(),
-                    start.const_data_ptr<int64_t>(), stop.const_data_ptr<int64_t>(),
-                    owner.const_data_ptr<int64_t>(), num_segments,
+  for (Tensor* tensor : {&token, &start, &stop, &owner, &is_correct})
+    *tensor = torch::stable::contiguous(*tensor);
+  const Group group{token.const_data_ptr<int64_t>(),   token.numel(),
+                    start.const_data_ptr<int64_t>(),   stop.const_data_ptr<int64_t>(),
+                    owner.const_data_ptr<int64_t>(),   num_segments,
                     is_correct.const_data_ptr<bool>(), is_correct.numel()};
   check_group(group);
   Tensor same = torch::stable::new_zeros(token, {token.numel()});
   Tensor is_shared = torch::stable::new_zeros(token, {token.numel()}, ScalarType::Bool);
-  if (num_segments > 0) cover(group, Trie(group), same.mutable_data_ptr<int64_t>(), is_shared.mutable_data_ptr<bool>());
+  if (num_segments > 0)
+    cover(group, Trie(group), same.mutable_data_ptr<int64_t>(), is_shared.mutable_data_ptr<bool>());
   return {same, is_shared};
 }
 

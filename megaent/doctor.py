@@ -173,9 +173,16 @@ def _program(name: str, programs: Sequence[str], *, fix: str) -> Check:
 
 
 def _cpp_ops() -> Check:
-    if importlib.util.find_spec("megaent._C") is not None:
-        return Check(name="C++ ops", state="ok", found="megaent._C")
-    return Check(name="C++ ops", state="optional", found="none in this version")
+    if importlib.util.find_spec("megaent._C") is None:
+        return Check(
+            name="C++ ops",
+            state="optional",
+            found="not built; the backend reference takes their place",
+            fix="./scripts/build_ops (needs a C++ compiler)",
+        )
+    from megaent.ops import cpu
+
+    return Check(name="C++ ops", state="ok", found=f"{cpu.COMPILED_OPS} at the level {cpu.simd_level()}")
 
 
 def _backends() -> list[Check]:

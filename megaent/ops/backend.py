@@ -1,18 +1,40 @@
-"""Which implementation an op runs: named explicitly, logged once, never changed behind one's back."""
+"""Which implementation an op runs: named explicitly, logged once, never changed behind one's back.
+
+The name is the argument ``backend=`` or, without one, the environment variable ``MEGAENT_OPS_BACKEND``.
+A named backend that is not built or cannot serve the tensors is an error. Where none is named, fp32 and
+bf16 tensors on the CPU take ``cpu`` if it is built, and all others ``reference``.
+"""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import logging
+import os
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-_MODULES = {"reference": "megaent.ops.reference"}
+COMPILED_OPS = Path(__file__).parents[1] / "_C.so"
+"""What ``scripts/build_ops`` makes of ``csrc/``."""
+
+# Looked at once: torch.compile cannot look at a disk.
+_IS_BUILT = COMPILED_OPS.exists()
 
 log = logging.getLogger(__name__)
+
+
+class _Served(NamedTuple):
+    devices: tuple[str, ...] | None  # None: all
+    dtypes: tuple[torch.dtype, ...] | None
+
+
+_BACKENDS = {
+    "reference": _Served(None, None),
+    "cpu": _Served(("cpu",), (torch.float32, torch.bfloat16)),
+}
 
 
 class Backend(Protocol):
@@ -34,22 +56,58 @@ class Backend(Protocol):
         grad_entropy_N: Tensor | None,
         vocab_start: int,
         inv_temperature: float,
+        out: Tensor | None = None,
     ) -> Tensor: ...
 
 
 def available_backends() -> tuple[str, ...]:
     """Names that ``backend=`` accepts in this installation."""
-    return tuple(_MODULES)
+    return tuple(name for name in _BACKENDS if name != "cpu" or _IS_BUILT)
+
+
+def get_backend(name: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Backend:
+    """The module behind ``name`` for tensors of a type on a kind of device.
+
+    Raises ValueError for a name that is unknown, not built or does not serve them; there is no fallback.
+    Under ``torch.compile`` the choice is made once, when the graph is made.
+    """
+    # Imports rather than a table of modules, so that torch.compile can look through them.
+    if _choose(name, device, dtype) == "cpu":
+        from megaent.ops import cpu
+
+        return cpu
+    from megaent.ops import reference
+
+    return reference
+
+
+def _choose(name: str | None, device: str, dtype: torch.dtype) -> str:
+    asked = name or os.environ.get("MEGAENT_OPS_BACKEND") or None
+    chosen = _default(device, dtype) if asked is None else asked
+    if chosen not in available_backends():
+        hint = "; ./scripts/build_ops builds cpu" if chosen == "cpu" else ""
+        raise ValueError(f"backend must be one of {', '.join(available_backends())}, got {chosen!r}{hint}")
+    if not _serves(chosen, device, dtype):
+        devices, dtypes = _BACKENDS[chosen]
+        raise ValueError(
+            f"backend {chosen} serves {', '.join(map(str, dtypes or ()))} on {', '.join(devices or ())}, "
+            f"got {dtype} on {device}; name reference, or none"
+        )
+    if not torch.compiler.is_compiling():
+        _announce(chosen)
+    return chosen
+
+
+def _default(device: str, dtype: torch.dtype) -> str:
+    is_compiled = "cpu" in available_backends() and _serves("cpu", device, dtype)
+    return "cpu" if is_compiled else "reference"
+
+
+def _serves(name: str, device: str, dtype: torch.dtype) -> bool:
+    devices, dtypes = _BACKENDS[name]
+    return (devices is None or device in devices) and (dtypes is None or dtype in dtypes)
 
 
 @functools.cache
-def get_backend(name: str | None = None) -> Backend:
-    """The module behind ``name``; None takes the default, which is ``reference``.
-
-    Raises ValueError for a name that is not installed; there is no fallback.
-    """
-    chosen = name or "reference"
-    if chosen not in _MODULES:
-        raise ValueError(f"backend must be one of {', '.join(_MODULES)}, got {chosen!r}")
-    log.info("megaent.ops backend: %s", chosen)
-    return importlib.import_module(_MODULES[chosen])  # type: ignore[return-value]
+def _announce(name: str) -> None:
+    log.info("megaent.ops backend: %s", name)

@@ -1,45 +1,32 @@
 """The row operations in C++ (``csrc/``): one read of the logits, fp32 and bf16, threads as torch's.
 
-``scripts/build_ops`` compiles them into ``megaent/_C.so``, which registers ``torch.ops.megaent.*``; what each
-returns is said in ``megaent.ops.reference``. Every row gives the same bits however rows are split over threads
-and calls. ``MEGAENT_OPS_SIMD`` (scalar, avx2, avx512) names the instruction level, otherwise the highest one
-the processor has is taken. Two numbers are not the reference's to the last bit: exponentials below 2^-124
-count as 0, and shards are combined in fp64.
+``scripts/build_ops`` compiles them into ``megaent/_C.so``, which registers ``torch.ops.megaent.*``; what
+each returns is said in ``megaent.ops.reference``. Every row gives the same bits however rows are split over
+threads and calls. The environment variable ``MEGAENT_OPS_SIMD`` (scalar, avx2 or avx512) names the
+instruction level; without it the highest one that the processor has is taken.
+
+Where it differs from the reference: exponentials below 2^-124 count as 0, and sums over blocks and shards
+are fp64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-LIBRARY = Path(__file__).parents[1] / "_C.so"
-DTYPES = (torch.float32, torch.bfloat16)
+from megaent.ops.backend import COMPILED_OPS
 
-
-def is_built() -> bool:
-    return LIBRARY.exists()
-
-
-def serves(dtype: torch.dtype, device: torch.device) -> bool:
-    return device.type == "cpu" and dtype in DTYPES
-
-
-def _load() -> None:
-    if not is_built():
-        raise ValueError(f"the C++ ops are not built ({LIBRARY.name} is absent): run ./scripts/build_ops")
-    try:
-        torch.ops.load_library(LIBRARY)
-    except OSError as error:
-        raise RuntimeError(
-            f"{LIBRARY} does not load with torch {torch.__version__} ({error}): run ./scripts/build_ops, or set "
-            "MEGAENT_OPS_BACKEND=reference"
-        ) from error
-
-
-_load()
+if not COMPILED_OPS.exists():
+    raise ValueError(f"the C++ ops are not built ({COMPILED_OPS} is absent): run ./scripts/build_ops")
+try:
+    torch.ops.load_library(COMPILED_OPS)
+except OSError as error:
+    raise RuntimeError(
+        f"{COMPILED_OPS} does not load with torch {torch.__version__} ({error}): run ./scripts/build_ops, "
+        "or set MEGAENT_OPS_BACKEND=reference"
+    ) from error
 
 
 def logits_stats(
@@ -88,13 +75,19 @@ def segment_support(
 ) -> tuple[Tensor, Tensor]:
     """For every token what the segments that come back in other responses tell.
 
-    ``token_L`` int64 of one group, packed; segment k is ``[start, stop)`` of response ``owner``, segments in the
-    order of places; ``correct_R`` bool. Returns ``same_L`` int64, the most responses of one correctness that
-    hold a pattern over the token, or 0, and ``is_shared_L`` bool, whether a pattern over it occurs in responses
-    of both; the clean rule of ``megaent.objective.segments``. Raises RuntimeError for segments that overlap or
-    lie outside.
+    ``token_L`` int64 of one group, packed; segment k is ``[start, stop)`` of response ``owner``, segments in
+    the order of places; ``correct_R`` bool. A segment is a pattern, and it counts for every token of its
+    occurrences inside segments. Returns ``same_L`` int64, the most responses that hold a pattern over the
+    token which responses of one correctness alone hold, or 0 where only one response does, and
+    ``is_shared_L`` bool, whether responses of both hold one. Raises RuntimeError for segments that overlap
+    or lie outside.
     """
     return torch.ops.megaent.segment_support(token_L, start_K, stop_K, owner_K, correct_R)
+
+
+def simd_level() -> str:
+    """The instruction level in use: scalar, avx2 or avx512."""
+    return torch.ops.megaent.simd_level()
 
 
 def _adjacent(logits_NV: Tensor) -> Tensor:
@@ -117,9 +110,7 @@ def _(partials, inv_temperature):
 
 
 @torch.library.register_fake("megaent::logits_stats_backward")
-def _(
-    logits, target, stats, grad_log_prob, grad_entropy, vocab_start, inv_temperature, *, out
-):
+def _(logits, target, stats, grad_log_prob, grad_entropy, vocab_start, inv_temperature, *, out):
     return None
 
 

@@ -69,7 +69,7 @@ def linear_logprob_entropy(
         # What an ignored row holds may be NaN, and 0 * NaN would reach the weight's gradient.
         hidden = hidden.masked_fill(ignored_N[:, None], 0.0)
     options = _Options(
-        get_backend(backend),
+        get_backend(backend, hidden.device.type, hidden.dtype),
         1.0 / temperature,
         vocab_start,
         limit,
@@ -148,6 +148,8 @@ class _LinearLogprobEntropy(torch.autograd.Function):
                 grad_entropy_N=None if grad_entropy_N is None else grad_entropy_N[part],
                 vocab_start=options.vocab_start,
                 inv_temperature=options.inv_temperature,
+                # Logits made for this chunk alone are free to be written over; kept ones may be needed again.
+                out=None if kept else logits_NV,
             )
             grad_hidden_ND[part] = grad_NV @ rows_VD
             grad_weight_VD[: options.row_limit] += grad_NV.T @ hidden_ND[part]

@@ -39,13 +39,17 @@ def logprob_entropy(
     group: ProcessGroup | None = None,
     extras: tuple[str, ...] = (),
     backend: str | None = None,
+    overwrite_logits: bool = False,
 ) -> TokenStatistics:
     """``log p(target)`` and the entropy of ``softmax(logits / temperature)``, differentiable.
 
     ``logits`` [N, V] float, this rank's columns of the vocabulary, the first being column
     ``vocab_start``; ``target`` [N] int64, ids in the whole vocabulary. Columns whose id is
     ``vocab_size`` or more are padding and are excluded. Where ``target == ignore_index`` both
-    results are 0 and no gradient flows. ``group`` holds the other shards.
+    results are 0 and no gradient flows. ``group`` holds the other shards. ``backend`` as in
+    ``megaent.ops.backend``. With ``overwrite_logits`` the backward pass writes the gradient over the logits,
+    which saves a tensor of their size and the time to touch it; whatever else needs the logits afterwards, a
+    second backward pass included, is refused by autograd.
 
     Raises ValueError when shapes, temperature, extras or (on a CPU) targets are out of range.
     """
@@ -56,7 +60,14 @@ def logprob_entropy(
         logits,
         target,
         _Options(
-            get_backend(backend), 1.0 / temperature, vocab_start, limit, ignore_index, group, bool(extras)
+            get_backend(backend, logits.device.type, logits.dtype),
+            1.0 / temperature,
+            vocab_start,
+            limit,
+            ignore_index,
+            group,
+            bool(extras),
+            overwrite_logits,
         ),
     )
     return select_extras(results, extras)
@@ -70,6 +81,7 @@ class _Options(NamedTuple):
     ignore_index: int | None
     group: ProcessGroup | None
     moments: bool
+    is_in_place: bool
 
 
 class _LogprobEntropy(torch.autograd.Function):
@@ -95,7 +107,8 @@ class _LogprobEntropy(torch.autograd.Function):
         logits_NV, target_N, stats = ctx.saved_tensors
         options: _Options = ctx.options
         ignored_N = ignored(target_N, options.ignore_index)
-        grad = options.backend.logits_stats_backward(
+        whole_NV = logits_NV if options.is_in_place else None
+        grad_NV = options.backend.logits_stats_backward(
             logits_NV[:, : options.column_limit],
             target_N,
             stats,
@@ -103,12 +116,23 @@ class _LogprobEntropy(torch.autograd.Function):
             grad_entropy_N=silence(grad_entropy_N, ignored_N),
             vocab_start=options.vocab_start,
             inv_temperature=options.inv_temperature,
+            out=None if whole_NV is None else whole_NV[:, : options.column_limit],
         )
         if ignored_N is not None:
             # What an ignored row holds may be NaN, and 0 * NaN would reach the gradient.
-            grad = grad.masked_fill(ignored_N[:, None], 0.0)
-        padding = logits_NV.shape[1] - options.column_limit
-        return torch.nn.functional.pad(grad, (0, padding)), None, None
+            grad_NV.masked_fill_(ignored_N[:, None], 0.0)
+        return _with_padding(grad_NV, logits_NV, whole_NV), None, None
+
+
+def _with_padding(grad_NV: Tensor, logits_NV: Tensor, whole_NV: Tensor | None) -> Tensor:
+    """The gradient with zeros in the padded columns; ``whole_NV`` are the logits it was written over."""
+    if whole_NV is not None:
+        whole_NV[:, grad_NV.shape[1] :] = 0.0
+        # An op may write without autograd's knowledge; this makes it refuse the logits from here on.
+        torch.autograd.graph.increment_version(whole_NV)
+        return whole_NV.detach()
+    padding = logits_NV.shape[1] - grad_NV.shape[1]
+    return torch.nn.functional.pad(grad_NV, (0, padding)) if padding else grad_NV
 
 
 # ---------------------------------------------------------------- shared with linear_logprob_entropy
@@ -130,8 +154,8 @@ def check_arguments(rows: Tensor, target: Tensor, *, temperature: float, extras:
 
 
 def check_target(target_N: Tensor, vocab_size: int, ignore_index: int | None) -> None:
-    """Only on a CPU: on a GPU the check would wait for the device."""
-    if target_N.device.type != "cpu" or target_N.numel() == 0:
+    """Only on a CPU and not inside ``torch.compile``: elsewhere the check would wait for the device."""
+    if target_N.device.type != "cpu" or torch.compiler.is_compiling() or target_N.numel() == 0:
         return
     bad_N = (target_N < 0) | (target_N >= vocab_size)
     if ignore_index is not None:

@@ -102,8 +102,12 @@ def logits_stats_backward(
     grad_entropy_N: Tensor | None,
     vocab_start: int,
     inv_temperature: float,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """``1/temperature * (g_lp (1_y - p) - g_H p (log p + H))`` for this shard, in the input's type."""
+    """``1/temperature * (g_lp (1_y - p) - g_H p (log p + H))`` for this shard, in the input's type.
+
+    Written into ``out`` where it is given, which may be ``logits_NV`` itself.
+    """
     _, entropy_N, max_N, log_total_N = stats[:4]
     z_NV = logits_NV.to(stats.dtype)
     log_p_NV = (z_NV - max_N[:, None]) * inv_temperature - log_total_N[:, None]
@@ -117,4 +121,5 @@ def logits_stats_backward(
     if grad_entropy_N is not None:
         centred_NV = torch.where(p_NV > 0, p_NV * (log_p_NV + entropy_N[:, None]), 0.0)
         grad_NV -= grad_entropy_N[:, None] * centred_NV
-    return (grad_NV * inv_temperature).to(logits_NV.dtype)
+    scaled_NV = (grad_NV * inv_temperature).to(logits_NV.dtype)
+    return scaled_NV if out is None else out.copy_(scaled_NV)
