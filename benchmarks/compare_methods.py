@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", help="all by default")
     parser.add_argument("--steps", type=int, help="of each run; the experiment's by default")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/xeon-2.5ghz-2cores/methods")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/epyc-2.9ghz-2cores/methods")
     options = parser.parse_args()
     tuning, results = options.out / f"{options.task}_tuning.jsonl", options.out / f"{options.task}.jsonl"
     if options.action == "table":

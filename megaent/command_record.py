@@ -15,7 +15,13 @@ from pathlib import Path
 from megaent.errors import CheckpointError
 
 COMMAND = "command.json"
-ENVIRONMENT = ("OMP_NUM_THREADS", "TORCHDYNAMO_DISABLE", "TRITON_INTERPRET")
+ENVIRONMENT = (
+    "OMP_NUM_THREADS",
+    "TORCHDYNAMO_DISABLE",
+    "TRITON_INTERPRET",
+    "MEGAENT_OPS_BACKEND",
+    "MEGAENT_OPS_SIMD",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ ARMS = {
         title="naive penalty",
         words=("method=linear_length", "method.max_length=40", "method.coef=0.1"),
     ),
-    "ceeh": Arm(title="CEEH", words=("method=ceeh",)),
+    "ceeh": Arm(title="CEEH", words=("method=ceeh", "method.beta=0.03", "method.lam0=5e-3")),
 }
 
 
