@@ -2,12 +2,14 @@
 
 The name is the argument ``backend=`` or, without one, the environment variable ``MEGAENT_OPS_BACKEND``.
 A named backend that is not built or cannot serve the tensors is an error. Where none is named, fp32 and
-bf16 tensors on the CPU take ``cpu`` if it is built, and all others ``reference``.
+bf16 tensors on the CPU take ``cpu`` if it is built, and all others ``reference``. ``triton`` is taken only
+where it is named: no card has run it yet.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
@@ -21,7 +23,12 @@ COMPILED_OPS = Path(__file__).parents[1] / "_C.so"
 """What ``scripts/build_ops`` makes of ``csrc/``."""
 
 # Looked at once: torch.compile cannot look at a disk.
-_IS_BUILT = COMPILED_OPS.exists()
+_IS_THERE = {
+    "reference": True,
+    "cpu": COMPILED_OPS.exists(),
+    "triton": importlib.util.find_spec("triton") is not None,
+}
+_HINTS = {"cpu": "; ./scripts/build_ops builds cpu", "triton": "; `pip install triton` adds triton"}
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +41,7 @@ class _Served(NamedTuple):
 _BACKENDS = {
     "reference": _Served(None, None),
     "cpu": _Served(("cpu",), (torch.float32, torch.bfloat16)),
+    "triton": _Served(("cuda",), (torch.float32, torch.bfloat16, torch.float16)),
 }
 
 
@@ -62,7 +70,7 @@ class Backend(Protocol):
 
 def available_backends() -> tuple[str, ...]:
     """Names that ``backend=`` accepts in this installation."""
-    return tuple(name for name in _BACKENDS if name != "cpu" or _IS_BUILT)
+    return tuple(name for name in _BACKENDS if _IS_THERE[name])
 
 
 def get_backend(name: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Backend:
@@ -72,10 +80,15 @@ def get_backend(name: str | None = None, device: str = "cpu", dtype: torch.dtype
     Under ``torch.compile`` the choice is made once, when the graph is made.
     """
     # Imports rather than a table of modules, so that torch.compile can look through them.
-    if _choose(name, device, dtype) == "cpu":
+    chosen = _choose(name, device, dtype)
+    if chosen == "cpu":
         from megaent.ops import cpu
 
         return cpu
+    if chosen == "triton":
+        from megaent.ops import triton
+
+        return triton
     from megaent.ops import reference
 
     return reference
@@ -85,7 +98,7 @@ def _choose(name: str | None, device: str, dtype: torch.dtype) -> str:
     asked = name or os.environ.get("MEGAENT_OPS_BACKEND") or None
     chosen = _default(device, dtype) if asked is None else asked
     if chosen not in available_backends():
-        hint = "; ./scripts/build_ops builds cpu" if chosen == "cpu" else ""
+        hint = _HINTS.get(chosen, "")
         raise ValueError(f"backend must be one of {', '.join(available_backends())}, got {chosen!r}{hint}")
     if not _serves(chosen, device, dtype):
         devices, dtypes = _BACKENDS[chosen]

@@ -383,7 +383,7 @@ def test_the_environment_names_a_backend_and_the_argument_goes_before_it(
     assert get_backend() is reference
     assert get_backend("cpu") is not reference
     monkeypatch.setenv("MEGAENT_OPS_BACKEND", "fast")
-    with pytest.raises(ValueError, match=r"one of reference, cpu, got 'fast'"):
+    with pytest.raises(ValueError, match=r"one of reference, cpu, triton, got 'fast'"):
         get_backend()
 
 

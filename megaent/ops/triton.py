@@ -1,0 +1,151 @@
+"""The row operations as Triton kernels, on a GPU: bf16, fp16 and fp32, one read of the logits each.
+
+What each returns is said in ``megaent.ops.reference``; the kernels are in ``megaent_kernels``. They are
+registered as ``torch.ops.megaent_triton.*``, so that ``torch.compile`` keeps them in one graph. With
+``TRITON_INTERPRET=1`` in the environment when this module is first imported they run on the CPU instead,
+step by step and slowly, which is for tests alone.
+
+Where it differs from the reference: exponentials below 2^-126 may count as 0, and spans and shards are
+summed in fp64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from megaent.errors import MissingDependency
+
+try:
+    from megaent_kernels import logits_stats as row_kernels
+    from megaent_kernels import stats_combine as combine_kernels
+    from triton import knobs
+except ImportError as error:
+    raise MissingDependency(
+        f"backend triton needs Triton ({error}): pip install 'megaent[gpu]', or name another backend"
+    ) from error
+
+IS_INTERPRETED = bool(knobs.runtime.interpret)
+"""Whether the kernels were made for the interpreter; decided when they are defined."""
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def logits_stats(
+    logits_NV: Tensor, target_N: Tensor, *, vocab_start: int, inv_temperature: float, moments: bool = False
+) -> Tensor:
+    """Partial statistics of this shard's columns, [5 or 7, N] fp32."""
+    return _logits_stats(logits_NV, target_N, vocab_start, inv_temperature, moments)
+
+
+def stats_combine(partials: Sequence[Tensor], *, inv_temperature: float) -> Tensor:
+    """Statistics of whole rows from the shards' partials, in the order given, [4 or 6, N] fp32."""
+    return _stats_combine(list(partials), inv_temperature)
+
+
+def logits_stats_backward(
+    logits_NV: Tensor,
+    target_N: Tensor,
+    stats: Tensor,
+    *,
+    grad_log_prob_N: Tensor | None,
+    grad_entropy_N: Tensor | None,
+    vocab_start: int,
+    inv_temperature: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """The gradient of this shard's logits, in their type; ``out`` may be ``logits_NV`` itself."""
+    result_NV = torch.empty_like(logits_NV) if out is None else out
+    if grad_log_prob_N is None and grad_entropy_N is None:
+        return result_NV.zero_()
+    _logits_stats_backward(
+        logits_NV,
+        target_N,
+        stats,
+        grad_log_prob_N,
+        grad_entropy_N,
+        vocab_start,
+        inv_temperature,
+        result_NV,
+    )
+    return result_NV
+
+
+def _check(tensor: Tensor, name: str, dtypes: tuple[torch.dtype, ...]) -> None:
+    if tensor.dtype not in dtypes:
+        raise ValueError(
+            f"backend triton takes {name} of {', '.join(map(str, dtypes))}, got {tensor.dtype}; "
+            "name the backend reference for others"
+        )
+    if tensor.device.type == "cpu" and not IS_INTERPRETED:
+        raise ValueError(
+            f"backend triton runs on a GPU, got {name} on {tensor.device}; move them there, name the backend "
+            "cpu or reference, or (to test) set TRITON_INTERPRET=1 before Python starts"
+        )
+
+
+# ---------------------------------------------------------------- registered ops
+
+
+@torch.library.custom_op("megaent_triton::logits_stats", mutates_args=())
+def _logits_stats(
+    logits: Tensor, target: Tensor, vocab_start: int, inv_temperature: float, moments: bool
+) -> Tensor:
+    _check(logits, "logits", DTYPES)
+    return row_kernels.logits_stats(
+        logits, target, vocab_start=vocab_start, inv_temperature=inv_temperature, moments=moments
+    )
+
+
+@_logits_stats.register_fake
+def _(logits, target, vocab_start, inv_temperature, moments):
+    return logits.new_empty(7 if moments else 5, logits.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("megaent_triton::stats_combine", mutates_args=())
+def _stats_combine(partials: list[Tensor], inv_temperature: float) -> Tensor:
+    for partial in partials:
+        _check(partial, "partials", (torch.float32,))
+    return combine_kernels.stats_combine(partials, inv_temperature=inv_temperature)
+
+
+@_stats_combine.register_fake
+def _(partials, inv_temperature):
+    rows, num_tokens = partials[0].shape
+    return partials[0].new_empty(rows - 1, num_tokens)
+
+
+@torch.library.custom_op("megaent_triton::logits_stats_backward", mutates_args={"out"})
+def _logits_stats_backward(
+    logits: Tensor,
+    target: Tensor,
+    stats: Tensor,
+    grad_log_prob: Tensor | None,
+    grad_entropy: Tensor | None,
+    vocab_start: int,
+    inv_temperature: float,
+    out: Tensor,
+) -> None:
+    _check(logits, "logits", DTYPES)
+    if (out.shape, out.dtype, out.device) != (logits.shape, logits.dtype, logits.device):
+        raise ValueError(
+            f"out must be like logits, {list(logits.shape)} {logits.dtype} on {logits.device}, "
+            f"got {list(out.shape)} {out.dtype} on {out.device}"
+        )
+    row_kernels.logits_stats_backward(
+        logits,
+        target,
+        stats,
+        out,
+        grad_log_prob_N=grad_log_prob,
+        grad_entropy_N=grad_entropy,
+        vocab_start=vocab_start,
+        inv_temperature=inv_temperature,
+    )
+
+
+@_logits_stats_backward.register_fake
+def _(logits, target, stats, grad_log_prob, grad_entropy, vocab_start, inv_temperature, out):
+    return None
