@@ -199,6 +199,10 @@ def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         if info[trouble]:
             first = sorted(map(str, info[trouble]))[0]
             raise ModelError(f"the weights in {folder} do not fit its config.json: {trouble} {first}")
+    # Out of the mapped file, where a tensor may begin at any byte: how matrix products round can depend on
+    # that, and published weights are to give the bits of loaded ones.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     return model
 
 

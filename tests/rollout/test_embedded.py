@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -375,3 +376,25 @@ def test_a_closed_engine_says_so(qwen2: Path) -> None:
         tested.generate(requests(1), SamplingParams(max_new_tokens=2))
     with pytest.raises(EngineError, match="closed"):
         tested.receive_weights([], 1)
+
+
+def test_the_engine_reports_the_most_probable_tokens_beside_each(qwen2: Path) -> None:
+    tested = engine(qwen2)
+    sampling = SamplingParams(max_new_tokens=5, temperature=0.9)
+    plain = tested.generate(requests(3), sampling)
+    asked = tested.generate(requests(3), replace(sampling, top_log_probs=4))
+    for one, other in zip(plain, asked, strict=True):
+        for before, response in zip(one.responses, other.responses, strict=True):
+            assert (before.tokens, before.log_prob) == (response.tokens, response.log_prob)
+            assert before.top_tokens == ()
+            assert len(response.top_tokens) == len(response.top_log_prob) == len(response.tokens)
+            rows = zip(
+                response.tokens, response.log_prob, response.top_tokens, response.top_log_prob, strict=True
+            )
+            for token, log_prob, ids, values in rows:
+                assert list(values) == sorted(values, reverse=True)
+                assert len(set(ids)) == 4
+                if token in ids:
+                    assert values[ids.index(token)] == log_prob
+                else:
+                    assert log_prob <= values[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,10 +24,16 @@ def logits(rows: int, vocab: int, *, seed: int = 0, dtype: torch.dtype = torch.f
     return (2.0 * torch.randn(rows, vocab, generator=generator, dtype=torch.float64)).to(dtype)
 
 
+def drawn(logits_BV: Tensor, **arguments: Any) -> tuple[Tensor, Tensor]:
+    """Token and log-probability of each row."""
+    result = draw(logits_BV, **arguments)
+    return result.token_B, result.log_prob_B
+
+
 def draw_many(row_V: list[float], count: int, sampling: SamplingParams) -> list[int]:
     """``count`` draws from one distribution, each from a seed of its own."""
     seed_B = torch.arange(count)
-    token_B, _ = draw(
+    token_B, _ = drawn(
         torch.tensor(row_V).expand(count, -1), sampling=sampling, seed_B=seed_B, position_B=seed_B % 7
     )
     return token_B.tolist()
@@ -57,7 +64,9 @@ def test_draws_follow_the_softmax(temperature: float) -> None:
 def test_draws_at_neighbouring_positions_of_one_seed_are_independent() -> None:
     position_B = torch.arange(20_000)
     row_BV = torch.zeros(20_000, 4)
-    token_B, _ = draw(row_BV, sampling=params(), seed_B=torch.full_like(position_B, 9), position_B=position_B)
+    token_B, _ = drawn(
+        row_BV, sampling=params(), seed_B=torch.full_like(position_B, 9), position_B=position_B
+    )
     pairs = (4 * token_B[:-1] + token_B[1:]).tolist()
     # 0.999 quantile with 15 degrees of freedom.
     assert chi_square(pairs, [1 / 16] * 16) < 37.7
@@ -71,7 +80,7 @@ def test_log_prob_is_that_of_the_whole_softmax_at_temperature(
 ) -> None:
     logits_BV = logits(50, 11, dtype=dtype)
     seed_B = torch.arange(50)
-    token_B, log_prob_B = draw(
+    token_B, log_prob_B = drawn(
         logits_BV, sampling=params(temperature=temperature, top_p=top_p), seed_B=seed_B, position_B=seed_B
     )
     assert log_prob_B.dtype == dtype
@@ -82,15 +91,15 @@ def test_log_prob_is_that_of_the_whole_softmax_at_temperature(
 def test_bfloat16_logits_get_fp32_log_probs() -> None:
     logits_BV = logits(50, 11, dtype=torch.bfloat16)
     seed_B = torch.arange(50)
-    _, rounded_B = draw(logits_BV, sampling=params(), seed_B=seed_B, position_B=seed_B)
-    _, exact_B = draw(logits_BV.double(), sampling=params(), seed_B=seed_B, position_B=seed_B)
+    _, rounded_B = drawn(logits_BV, sampling=params(), seed_B=seed_B, position_B=seed_B)
+    _, exact_B = drawn(logits_BV.double(), sampling=params(), seed_B=seed_B, position_B=seed_B)
     torch.testing.assert_close(rounded_B, exact_B.float(), rtol=0, atol=1e-6)
 
 
 def test_a_draw_is_the_inverse_cdf_of_its_uniform_number() -> None:
     logits_BV = logits(200, 13, dtype=torch.float64)
     seed_B, position_B = torch.arange(200) * 7919, torch.arange(200) % 31
-    token_B, _ = draw(logits_BV, sampling=params(), seed_B=seed_B, position_B=position_B)
+    token_B, _ = drawn(logits_BV, sampling=params(), seed_B=seed_B, position_B=position_B)
     for row, token, u in zip(
         logits_BV.tolist(), token_B.tolist(), uniform(seed_B, position_B).tolist(), strict=True
     ):
@@ -101,12 +110,12 @@ def test_a_draw_is_the_inverse_cdf_of_its_uniform_number() -> None:
 @pytest.mark.parametrize("top_p", [1.0, 0.6])
 def test_a_draw_does_not_depend_on_its_neighbours(top_p: float) -> None:
     logits_BV, seed_B = logits(64, 100), torch.arange(64)
-    together_B, log_prob_B = draw(
+    together_B, log_prob_B = drawn(
         logits_BV, sampling=params(top_p=top_p), seed_B=seed_B, position_B=seed_B + 3
     )
     for row in (0, 5, 63):
         one = slice(row, row + 1)
-        alone_B, alone_log_prob_B = draw(
+        alone_B, alone_log_prob_B = drawn(
             logits_BV[one], sampling=params(top_p=top_p), seed_B=seed_B[one], position_B=seed_B[one] + 3
         )
         assert alone_B.equal(together_B[one])
@@ -119,8 +128,8 @@ def test_padded_columns_have_no_probability(temperature: float) -> None:
     padded_BV = torch.cat([logits_BV, torch.full((100, 6), 50.0)], dim=1)
     seed_B = torch.arange(100)
     sampling = params(temperature=temperature)
-    expected = draw(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
-    got = draw(padded_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B, vocab_size=10)
+    expected = drawn(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
+    got = drawn(padded_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B, vocab_size=10)
     assert got[0].equal(expected[0])
     assert got[1].equal(expected[1])
 
@@ -177,7 +186,7 @@ def test_the_inverse_cdf_at_its_edges(number: float, token: int) -> None:
 def test_temperature_zero_takes_the_first_most_probable_token() -> None:
     logits_BV = torch.tensor([[0.0, 3.0, 1.0, 3.0], [5.0, 0.0, 0.0, 0.0]])
     seed_B = torch.arange(2)
-    token_B, log_prob_B = draw(logits_BV, sampling=params(temperature=0.0), seed_B=seed_B, position_B=seed_B)
+    token_B, log_prob_B = drawn(logits_BV, sampling=params(temperature=0.0), seed_B=seed_B, position_B=seed_B)
     assert token_B.tolist() == [1, 0]
     for row, token, log_prob in zip(logits_BV.tolist(), token_B.tolist(), log_prob_B.tolist(), strict=True):
         assert log_prob == pytest.approx(math.log(softmax(row, 1.0)[token]), abs=1e-6)
@@ -191,9 +200,9 @@ def test_a_row_that_is_no_distribution_has_log_prob_nan_and_harms_no_other(
     logits_BV = logits(5, 6)
     seed_B = torch.arange(5)
     sampling = params(temperature=temperature, top_p=top_p)
-    clean_B, clean_log_prob_B = draw(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
+    clean_B, clean_log_prob_B = drawn(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
     logits_BV[1, 2], logits_BV[2, 0], logits_BV[3] = float("nan"), float("inf"), -float("inf")
-    token_B, log_prob_B = draw(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
+    token_B, log_prob_B = drawn(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
     assert log_prob_B.isnan().tolist() == [False, True, True, True, False]
     assert ((token_B >= 0) & (token_B < 6)).all()
     assert token_B[[0, 4]].equal(clean_B[[0, 4]])
@@ -235,3 +244,23 @@ def test_a_prompt_the_model_cannot_continue_is_refused_by_name(tokens: tuple[int
     require_prompts([fine], max_new_tokens=8, vocab_size=64, context_length=10)
     with pytest.raises(DataError, match=message):
         require_prompts([fine, bad], max_new_tokens=8, vocab_size=64, context_length=10)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 12])
+def test_the_most_probable_tokens_come_highest_first_with_their_log_probs(count: int) -> None:
+    logits_BV = logits(6, 12)
+    seed_B = torch.arange(6)
+    sampling = params(temperature=0.7, top_log_probs=count)
+    result = draw(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
+    expected_BV = (logits_BV.double() / 0.7).log_softmax(-1)
+    order_BV = expected_BV.argsort(dim=-1, descending=True)[:, :count]
+    assert result.top_token_BK.tolist() == order_BV.tolist()
+    torch.testing.assert_close(
+        result.top_log_prob_BK.double(), expected_BV.gather(1, order_BV), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("count", [-1, 13])
+def test_more_top_tokens_than_the_vocabulary_has_are_refused(count: int) -> None:
+    with pytest.raises(ConfigError, match="top_log_probs must lie between 0 and the vocabulary of 12"):
+        require_sampling(params(top_log_probs=count), vocab_size=12)
