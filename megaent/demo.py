@@ -24,7 +24,8 @@ from megaent.composition import compose_config
 from megaent.config import TrainConfig
 from megaent.errors import ConfigError, RunError
 from megaent.launch import model_folder
-from megaent.metrics import replace_file
+from megaent.metrics import read_metrics, replace_file
+from megaent.run_directory import RunDirectory
 
 EXPERIMENT = "two_strategies"
 PLAIN = "grpo"
@@ -57,8 +58,7 @@ def demo(overrides: Sequence[str]) -> None:
     config = _composed([*words, *ARMS[PLAIN].words, f"run.dir={json.dumps(str(run))}"])
     for arm in ARMS.values():
         _composed([*words, *arm.words])  # refused before anything is made
-    if (run / "command.json").exists():
-        raise ConfigError(f"run.dir={run} already holds a run; choose another run.dir")
+    RunDirectory(run).refuse_existing()
     console = Console(highlight=False)
     model_folder(config, console.print)  # the warm-up, once
     folders = {name: run if name == PLAIN else run / "compare" / name for name in ARMS}
@@ -179,12 +179,12 @@ def _state(name: str, folder: Path, steps: int) -> str:
     if (folder / "summary.json").exists():
         return f"{ARMS[name].title}: done"
     file = folder / "metrics.jsonl"
-    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    lines = read_metrics(file) if file.exists() else []
     if not lines:
         return f"{ARMS[name].title}: waiting"
-    last = json.loads(lines[-1])
+    last = lines[-1]
     return (
-        f"{ARMS[name].title}: {last['step']}/{steps}, {last['accuracy/mean']:.0%} right, "
+        f"{ARMS[name].title}: {last['step']:g}/{steps}, {last['accuracy/mean']:.0%} right, "
         f"{last['length/mean']:.1f} tokens"
     )
 

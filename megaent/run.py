@@ -216,7 +216,9 @@ class Run:
             )
         self.trainer.state.load_state(state["method"])
         if self.trainer.state.reference:
-            actor.keep_reference(self.directory.path / self.trainer.state.reference)
+            reference = self.directory.path / self.trainer.state.reference
+            actor.load_folder(reference)  # until the checkpoint's weights take their place
+            actor.keep_reference(reference)
         if state["reference"] != actor.reference_digest:
             raise CheckpointError(
                 f"{path} was trained against the reference policy {state['reference']}, this run's is "

@@ -78,8 +78,7 @@ class MegatronActor:
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
         for model in self.models:
             model.to(layout.device)
-        with open_weights(folder) as read:
-            load_weights(self.models, self.architecture, layout, read)
+        self.load_folder(folder)
         self.chunks = wrap_data_parallel(
             self.models, self.config, distributed_optimizer=options.distributed_optimizer
         )
@@ -254,18 +253,19 @@ class MegatronActor:
         """Every weight under its Hugging Face name, whole, one at a time, on every rank."""
         return named_weights(self.models, self.architecture, self.layout, self._owners)
 
-    def keep_reference(self, folder: Path | None = None) -> None:
-        """Take the weights in a Hugging Face folder as the reference policy's, copied to the CPU.
-
-        Without a folder they are those the actor started from. The weights in the models are replaced by
-        them and stay so when this returns: call it before a checkpoint is loaded, or when the present
-        policy was just written there. ``reference_digest`` then identifies the reference. A collective.
-        """
-        folder = folder or self._folder
+    def load_folder(self, folder: Path) -> None:
+        """Replace the weights by those of a Hugging Face folder; the optimizer stays as it is."""
         with open_weights(folder) as read:
             load_weights(self.models, self.architecture, self.layout, read)
+
+    def keep_reference(self, folder: Path | None = None) -> None:
+        """Take the present weights as the reference policy's, copied to the CPU. A collective.
+
+        ``folder`` holds the same weights, by default the one that the actor started from;
+        ``reference_digest`` then identifies the reference by its files.
+        """
         self._reference = [p.detach().to("cpu", copy=True) for m in self.models for p in m.parameters()]
-        digest = weights_digest(folder) if self.layout.rank == 0 else None
+        digest = weights_digest(folder or self._folder) if self.layout.rank == 0 else None
         self.reference_digest = self.layout.from_rank_0(digest)
 
     def reset_optimizer(self) -> None:
