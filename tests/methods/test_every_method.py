@@ -15,14 +15,14 @@ import pytest
 import torch
 from support.batches import applied, random_groups, scored_batch
 from support.builders import view
-from support.choices import OF_THE_MICROBATCH, Chosen, every_choice
+from support.choices import OF_THE_MICROBATCH, Chosen, every_choice, methods_of
 from torch import Tensor
 
 from megaent import objective
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
 from megaent.methods.matrix import compatibility, render
-from megaent.objective.method import Advantage, Aggregation, Core, Method, Schedule, Term, TokenRule
+from megaent.objective.method import Advantage, Aggregation, Core, Method, Term, TokenRule
 from megaent.types import PolicyView
 
 CHOICES = every_choice(METHODS) | OF_THE_MICROBATCH
@@ -30,11 +30,6 @@ every = pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES.keys())
 INVARIANT = every_choice(METHODS)
 every_invariant = pytest.mark.parametrize("chosen", INVARIANT.values(), ids=INVARIANT.keys())
 every_name = pytest.mark.parametrize("name", METHODS)
-
-
-def methods_of(chosen: Chosen) -> list[tuple[Schedule, Method]]:
-    schedule = build_method(chosen)
-    return [(schedule, phase.method) for phase in schedule.phases]
 
 
 # ---------------------------------------------------------------- a method is a value

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.batches import applied, gradients, minibatches, random_groups, scored_batch
 from support.builders import ThreadReplica, on_replicas
-from support.choices import Chosen, every_choice
+from support.choices import Chosen, every_choice, methods_of
 from torch import Tensor
 
 from megaent.errors import EngineError
@@ -22,11 +22,6 @@ from megaent.types import Experience, Group
 CHOICES = every_choice(METHODS)
 every = pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES.keys())
 PER_TOKEN = ("advantage", "weight", "policy_weight", "clip_low", "clip_high")
-
-
-def methods_of(chosen: Chosen) -> list[tuple[Schedule, Method]]:
-    schedule = build_method(chosen)
-    return [(schedule, phase.method) for phase in schedule.phases]
 
 
 def groups_for(method: Method, seed: int) -> list[Group]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from megaent.methods import build_method
+from megaent.objective.method import Method, Schedule
+
 Chosen = dict[str, dict[str, object]]
 
 FORMS: dict[str, Chosen] = {
@@ -52,3 +55,9 @@ COMPOSITIONS: dict[str, Chosen] = {
 def every_choice(registry: dict) -> dict[str, Chosen]:
     """Name -> what ``build_method`` takes; without the rules of one microbatch."""
     return {name: {name: {}} for name in registry} | FORMS | COMPOSITIONS
+
+
+def methods_of(chosen: Chosen) -> list[tuple[Schedule, Method]]:
+    """The method of each phase, with the schedule it is part of."""
+    schedule = build_method(chosen)
+    return [(schedule, phase.method) for phase in schedule.phases]
