@@ -42,6 +42,10 @@ class RunConfig:
     tensorboard: bool = True
     threads: int = 0  # torch threads a process; 0 keeps OMP_NUM_THREADS or torch's choice
     timeout_s: float = 1800.0  # limit of every wait on another process
+    canary_every: int = 10  # steps between checks of the ops against the reference backend; 0 never
+
+    def __post_init__(self) -> None:
+        require(self.canary_every >= 0, f"run.canary_every must be 0 or more, got {self.canary_every}")
 
 
 @dataclass

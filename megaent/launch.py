@@ -144,6 +144,7 @@ def build_trainer(
         num_minibatches=config.optim.minibatches,
         seed=config.seed,
         mismatch_limit=config.rollout.mismatch_limit,
+        canary_every=config.run.canary_every,
     )
 
 

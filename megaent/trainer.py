@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 
 from megaent.actor.actor import Actor, Placement
+from megaent.actor.canary import tokens_to_check
 from megaent.clock import Clock, timed
 from megaent.data.prompts import PromptStream
 from megaent.data.step_boundary import tokens_closing_a_step
@@ -57,6 +58,7 @@ class Trainer:
     num_minibatches: int
     seed: int
     mismatch_limit: float = 0.0  # nats, of the mean absolute mismatch; 0 only reports
+    canary_every: int = 0  # steps between checks of the ops against the reference backend; 0 never
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -164,6 +166,7 @@ class Trainer:
             batch,
             temperature=self._sampling(step).temperature,
             with_reference=self.phase_at(step).method.needs_reference,
+            check=self._canary(step, batch),
         )
 
     @timed
@@ -253,12 +256,11 @@ class Trainer:
         return self.stream.only(self.state.stages()[stage])
 
     def _batch_number(self, step: int, attempt: int) -> int:
-        """Which batch of the stream a step takes; a count is only needed where steps take several."""
+        """Which batch of the stream a step takes; a count is only kept where steps take several."""
         phase = self.phase_at(step)
         if phase.method.sampling is not None:
             return self.state.batches_taken.get(str(phase.stage), 0) + attempt
-        same_stage = [s for s in range(1, step) if self.phase_at(s).stage == phase.stage]
-        return len(same_stage)
+        return self.schedule.steps_before(step, self.num_steps)
 
     @lru_cache(maxsize=1)  # noqa: B019 - a trainer lives as long as its process
     def _closing_tokens(self, boundary: str) -> torch.Tensor:
@@ -275,6 +277,12 @@ class Trainer:
             )
             for index, prompt in items
         ]
+
+    def _canary(self, step: int, batch: Experience) -> torch.Tensor | None:
+        """Some tokens of this replica's batch, drawn anew, in the steps in which the ops are checked."""
+        if not self.canary_every or (step - 1) % self.canary_every or not batch.num_tokens:
+            return None
+        return tokens_to_check(batch.num_tokens, draw_seed(self.seed, "canary", step, self.layout.dp_rank))
 
     def _check_mismatch(self, metrics: Metrics) -> None:
         found = metrics["mismatch/mean_abs"]

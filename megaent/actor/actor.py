@@ -47,7 +47,16 @@ class Actor(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    def score(self, batch: Experience, *, temperature: float, with_reference: bool = False) -> Experience: ...
+    def score(
+        self,
+        batch: Experience,
+        *,
+        temperature: float,
+        with_reference: bool = False,
+        check: Tensor | None = None,
+    ) -> Experience:
+        """``check`` [K]: tokens of this rank's batch whose statistics are computed a second time."""
+        ...
 
     def update(
         self,

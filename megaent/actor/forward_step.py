@@ -19,7 +19,9 @@ from megaent.types import Additive, Experience, PolicyView, TokenTerms
 Scored = dict[str, Tensor]
 
 
-def run_model(model: torch.nn.Module, microbatch: Microbatch, temperature: float) -> Tensor:
+def run_model(
+    model: torch.nn.Module, microbatch: Microbatch, temperature: float, check: Tensor | None = None
+) -> Tensor:
     return model(
         microbatch.input_ids,
         microbatch.position_ids,
@@ -27,11 +29,15 @@ def run_model(model: torch.nn.Module, microbatch: Microbatch, temperature: float
         row=microbatch.row,
         target=microbatch.target,
         temperature=temperature,
+        check=check,
     )
 
 
-def scoring_step(statistics: Tensor, temperature: float) -> Callable:
-    """A forward step that writes log_prob and entropy into ``statistics`` [2, T] at the tokens' places."""
+def scoring_step(statistics: Tensor, temperature: float, check: Tensor | None = None) -> Callable:
+    """A forward step that writes into ``statistics`` [3, T] at the tokens' places.
+
+    Log_prob, entropy and, at the places ``check`` [K], the canary's disagreement.
+    """
 
     def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):
         microbatch = next(microbatches)
@@ -40,7 +46,8 @@ def scoring_step(statistics: Tensor, temperature: float) -> Callable:
             statistics[:, microbatch.place] = output.detach()
             return output.sum(), _count(microbatch), {}
 
-        return run_model(model, microbatch, temperature), keep
+        here = None if check is None else torch.isin(microbatch.place, check).nonzero()[:, 0]
+        return run_model(model, microbatch, temperature, here), keep
 
     return forward_step
 
@@ -80,7 +87,7 @@ def _count(microbatch: Microbatch) -> Tensor:
 def view_tokens(
     batch: Experience, terms: TokenTerms, output: Tensor, place: Tensor, context: Additive
 ) -> PolicyView:
-    """The tokens at ``place`` as a loss sees them; ``output`` [2, n] is log_prob and entropy."""
+    """The tokens at ``place`` as a loss sees them; ``output`` starts with log_prob and entropy, [n] each."""
     assert batch.log_prob_old is not None, "update needs a scored batch"
     reference = batch.log_prob_ref
     return PolicyView(

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
+from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.hf_folder import open_weights, weights_digest
@@ -97,37 +98,43 @@ class MegatronActor:
 
     # ------------------------------------------------------------ score
 
-    def score(self, batch: Experience, *, temperature: float, with_reference: bool = False) -> Experience:
+    def score(
+        self,
+        batch: Experience,
+        *,
+        temperature: float,
+        with_reference: bool = False,
+        check: Tensor | None = None,
+    ) -> Experience:
         """``batch`` with log_prob_old and entropy of the present policy, and log_prob_ref if asked for.
 
-        Nats, at ``temperature``, fp32 (fp64 for a float64 model), on every rank of the replica.
-        Raises NumericsError when a statistic is not finite.
+        Nats, at ``temperature``, fp32 (fp64 for a float64 model), on every rank of the replica. ``check`` [K]
+        are tokens whose statistics are computed a second time (megaent.actor.canary).
+        Raises NumericsError when a statistic is not finite or a checked one is wrong.
         """
-        log_prob, entropy = self._statistics(batch, temperature)
+        log_prob, entropy = self._statistics(batch, temperature, check)
         batch = replace(batch, log_prob_old=log_prob, entropy=entropy)
         if with_reference:
             with _Swapped(self.models, self._reference_weights()):
                 batch = replace(batch, log_prob_ref=self._statistics(batch, temperature)[0])
         return batch
 
-    def _statistics(self, batch: Experience, temperature: float) -> tuple[Tensor, Tensor]:
+    def _statistics(
+        self, batch: Experience, temperature: float, check: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         dtype = statistics_dtype(self.config.params_dtype)
-        statistics = torch.zeros(2, batch.num_tokens, dtype=dtype, device=self.layout.device)
+        statistics = torch.zeros(3, batch.num_tokens, dtype=dtype, device=self.layout.device)
         packs = self._packs(batch, list(range(batch.num_responses)))
         if packs:
-            self._run(batch, packs, scoring_step(statistics, temperature), is_training=False)
+            check = None if check is None else check.to(self.layout.device)
+            self._run(batch, packs, scoring_step(statistics, temperature, check), is_training=False)
         if self.layout.is_last_stage and self.layout.cp > 1:
             dist.all_reduce(statistics, group=self.layout.cp_group)
         self.layout.from_last_stage(statistics)
-        statistics = statistics.cpu()
-        if not bool(torch.isfinite(statistics).all()):
-            place = int((~torch.isfinite(statistics)).any(0).nonzero()[0])
-            raise NumericsError(
-                f"the policy's log-prob and entropy of token {place} of the batch are "
-                f"{statistics[:, place].tolist()}; expected finite numbers: lower optim.lr or "
-                "raise the precision"
-            )
-        return statistics[0], statistics[1]
+        log_prob, entropy, disagrees = statistics.cpu()
+        _check_statistics(log_prob, entropy)
+        require_agreement(disagrees)
+        return log_prob, entropy
 
     # ------------------------------------------------------------ update
 
@@ -327,6 +334,17 @@ def _to_device(batch: Experience, terms: TokenTerms, device: torch.device) -> tu
     }
     coefs = {name: value.to(device) for name, value in terms.coefs.items()}
     return moved, replace(terms, **per_token, coefs=coefs)
+
+
+def _check_statistics(log_prob_T: Tensor, entropy_T: Tensor) -> None:
+    is_bad_T = ~(torch.isfinite(log_prob_T) & torch.isfinite(entropy_T))
+    if bool(is_bad_T.any()):
+        place = int(is_bad_T.nonzero()[0])
+        found = [float(log_prob_T[place]), float(entropy_T[place])]
+        raise NumericsError(
+            f"the policy's log-prob and entropy of token {place} of the batch are {found}; expected "
+            "finite numbers: lower optim.lr or raise the precision"
+        )
 
 
 def _check_finite(metrics: Metrics, norms: list[float]) -> None:

@@ -25,6 +25,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from megaent.actor.attention import PackedAttention, RMSNorm
+from megaent.actor.canary import disagreement
 from megaent.errors import ConfigError, ModelError
 from megaent.ops import TokenStatistics, linear_logprob_entropy
 
@@ -171,8 +172,11 @@ class PolicyModel(GPTModel):
         row: Tensor,
         target: Tensor,
         temperature: float,
+        check: Tensor | None = None,
     ) -> Tensor:
-        """On the last stage [2, n]: log_prob and entropy of ``target`` [n] at ``row`` [n]; else hidden."""
+        """On the last stage [3, n]: log_prob and entropy of ``target`` [n] at ``row`` [n], and the canary's
+        ``disagreement`` at ``check`` (indices into n), 0 elsewhere. On other stages the hidden states.
+        """
         hidden = super().forward(
             input_ids,
             position_ids,
@@ -181,13 +185,14 @@ class PolicyModel(GPTModel):
         )
         if not self.post_process:
             return hidden
-        stats = self._statistics(hidden, row, target, temperature)
-        return torch.stack([stats.log_prob, stats.entropy])
+        return self._statistics(hidden, row, target, temperature, check)
 
     def _postprocess(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:  # type: ignore[override]
         return hidden_states
 
-    def _statistics(self, hidden: Tensor, row: Tensor, target: Tensor, temperature: float) -> TokenStatistics:
+    def _statistics(
+        self, hidden: Tensor, row: Tensor, target: Tensor, temperature: float, check: Tensor | None
+    ) -> Tensor:
         tp_group = self.pg_collection.tp
         if self.config.sequence_parallel:
             hidden = gather_from_sequence_parallel_region(
@@ -197,15 +202,20 @@ class PolicyModel(GPTModel):
             hidden = copy_to_tensor_model_parallel_region(hidden, group=tp_group)
         tied = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
-        return linear_logprob_entropy(
-            hidden[:, 0][row],
-            weight,
-            target,
-            temperature=temperature,
-            vocab_start=tp_group.rank() * weight.shape[0],
-            vocab_size=self.true_vocab_size,
-            group=tp_group,
-        )
+        rows_ND = hidden[:, 0][row]
+        shard = {
+            "temperature": temperature,
+            "vocab_start": tp_group.rank() * weight.shape[0],
+            "vocab_size": self.true_vocab_size,
+            "group": tp_group,
+        }
+        stats = linear_logprob_entropy(rows_ND, weight, target, **shard)
+        disagrees_N = torch.zeros_like(stats.log_prob)
+        if check is not None and check.numel():
+            delivered = TokenStatistics(stats.log_prob[check], stats.entropy[check])
+            found_K = disagreement(rows_ND[check], weight, target[check], delivered, **shard)
+            disagrees_N[check] = found_K.to(disagrees_N.dtype)
+        return torch.stack([stats.log_prob, stats.entropy, disagrees_N])
 
 
 def transformer_config(

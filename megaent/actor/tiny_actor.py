@@ -25,9 +25,17 @@ class TinyActor:
         self.logits_VV = (0.1 * torch.randn(vocab_size, vocab_size, generator=noise)).requires_grad_()
         self.optimizer = torch.optim.Adam([self.logits_VV], lr=lr)
 
-    def score(self, batch: Experience, *, temperature: float, with_reference: bool = False) -> Experience:
+    def score(
+        self,
+        batch: Experience,
+        *,
+        temperature: float,
+        with_reference: bool = False,
+        check: Tensor | None = None,
+    ) -> Experience:
         if with_reference:
             raise ValueError("TinyActor keeps no reference policy; use a method without a KL term")
+        del check  # there is no kernel here to be checked
         with torch.no_grad():
             stats = self._statistics(batch, temperature)
         return replace(batch, log_prob_old=stats.log_prob, entropy=stats.entropy)

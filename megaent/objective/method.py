@@ -314,8 +314,22 @@ class Schedule:
 
     def number_at(self, step: int, num_steps: int) -> int:
         """Which phase ``step`` (from 1) of ``num_steps`` belongs to, from 0."""
-        ends = [round(phase.until * num_steps) for phase in self.phases[:-1]]
-        return sum(step > end for end in ends)
+        return sum(step > end for end in self._ends(num_steps))
+
+    def steps_before(self, step: int, num_steps: int) -> int:
+        """How many steps before ``step`` drew from the same stage of the curriculum."""
+        stage = self.phases[self.number_at(step, num_steps)].stage
+        starts = [0, *self._ends(num_steps)]
+        stops = [*self._ends(num_steps), max(step, num_steps)]
+        return sum(
+            max(0, min(step - 1, stop) - start)
+            for phase, start, stop in zip(self.phases, starts, stops, strict=True)
+            if phase.stage == stage
+        )
+
+    def _ends(self, num_steps: int) -> list[int]:
+        """The last step of every phase but the last."""
+        return [round(phase.until * num_steps) for phase in self.phases[:-1]]
 
     @property
     def needs_reference(self) -> bool:

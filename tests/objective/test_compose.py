@@ -117,6 +117,21 @@ def test_the_phase_of_a_step() -> None:
     assert schedule.number_at(1, 1) == 1, "half of one step rounds to none"
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 10])
+def test_steps_before_counts_the_steps_of_the_same_stage(num_steps: int) -> None:
+    method = method_of(one=Part())
+    schedule = Schedule(
+        phases=tuple(
+            Phase(method=method, name=f"part {n}", until=until, stage=stage)
+            for n, (until, stage) in enumerate([(0.3, 0), (0.6, 1), (0.6, 2), (1.0, 0)])
+        )
+    )
+    stages = [schedule.phases[schedule.number_at(s, num_steps)].stage for s in range(1, num_steps + 4)]
+    for step in range(1, num_steps + 4):  # a finished run may be asked for one more
+        expected = sum(stage == stages[step - 1] for stage in stages[: step - 1])
+        assert schedule.steps_before(step, num_steps) == expected
+
+
 def test_words_have_a_line_for_every_piece() -> None:
     method = method_of(
         one=Part(

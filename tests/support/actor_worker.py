@@ -80,7 +80,12 @@ def run(job: dict, layout: Layout) -> None:
         actor.keep_reference()
     log_prob, entropy, loss, norm = [], [], [], []
     for _ in range(job["steps"]):
-        batch = actor.score(batch, temperature=job["temperature"], with_reference=method.needs_reference)
+        batch = actor.score(
+            batch,
+            temperature=job["temperature"],
+            with_reference=method.needs_reference,
+            check=torch.arange(0, batch.num_tokens, 2),
+        )
         log_prob.append(collect(batch, batch.log_prob_old, layout))
         entropy.append(collect(batch, batch.entropy, layout))
         seen = Seen(
