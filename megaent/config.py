@@ -291,6 +291,7 @@ class RolloutConfig:
     top_p: float = 1.0
     max_new_tokens: int = 96
     mismatch_limit: float = 0.0  # nats, mean |log_prob_old - log_prob_engine|; 0 only reports
+    staleness: int = 0  # steps that generation runs ahead of training; 0 is synchronous, 1 one step off
 
     def __post_init__(self) -> None:
         _positive(
@@ -301,6 +302,7 @@ class RolloutConfig:
             max_new_tokens=self.max_new_tokens,
         )
         _fraction("rollout", top_p=self.top_p)
+        require(self.staleness >= 0, f"rollout.staleness must be 0 or more, got {self.staleness}")
 
 
 @dataclass
@@ -314,6 +316,11 @@ class EmbeddedConfig(RolloutConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive("rollout", batch_size=self.batch_size)
+        require(
+            self.staleness <= 1,
+            f"rollout.staleness must be 0 or 1 with rollout=embedded, got {self.staleness}: it takes no new "
+            "weights in the middle of a response, so that more has no effect",
+        )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from megaent.data.warmup import make_demo_model, wait_for_demo_model
 from megaent.errors import ConfigError
 from megaent.method_state import MethodState
 from megaent.methods import build_method
+from megaent.objective.weights import EngineMismatch
 from megaent.reward.reward import make_reward
 from megaent.rollout.embedded import EmbeddedEngine
 from megaent.rollout.engine import RolloutEngine
@@ -29,6 +31,8 @@ from megaent.trainer import Trainer
 from megaent.types import SamplingParams
 
 Say = Callable[[str], None]
+
+log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -46,6 +50,7 @@ def check_before_building(config: TrainConfig) -> None:
         pp=parallel.pipeline_model_parallel_size,
         cp=parallel.context_parallel_size,
     )
+    check_staleness(config)
     is_demo = isinstance(config.model, DemoModelConfig)
     check_layout(
         config.model if is_demo else read_architecture(Path(config.model.path)),
@@ -53,6 +58,28 @@ def check_before_building(config: TrainConfig) -> None:
         pp=parallel.pipeline_model_parallel_size,
         vpp=parallel.virtual_pipeline_model_parallel_size,
     )
+
+
+def check_staleness(config: TrainConfig) -> None:
+    """Refuse what cannot be drawn ahead: methods that ask according to the answers of the step before."""
+    if not config.rollout.staleness:
+        return
+    methods = [phase.method for phase in build_method(config.method).phases]
+    for piece, is_there in (
+        ("dynamic sampling", any(method.sampling is not None for method in methods)),
+        ("a second rollout", any(method.second_rollout is not None for method in methods)),
+    ):
+        if is_there:
+            raise ConfigError(
+                f"rollout.staleness={config.rollout.staleness} cannot be combined with {piece}, which asks "
+                "for more after a step's first answers; set rollout.staleness=0, or the method's option to 0"
+            )
+    if not any(isinstance(weight, EngineMismatch) for method in methods for weight in method.loss.weights):
+        log.warning(
+            "rollout.staleness=%d without truncated importance sampling: the responses come from older "
+            "weights and nothing corrects for it; method=[...,tis] does",
+            config.rollout.staleness,
+        )
 
 
 def model_folder(config: TrainConfig, say: Say) -> Path:
@@ -145,6 +172,8 @@ def build_trainer(
         seed=config.seed,
         mismatch_limit=config.rollout.mismatch_limit,
         canary_every=config.run.canary_every,
+        staleness=config.rollout.staleness,
+        timeout_s=config.run.timeout_s,
     )
 
 

@@ -72,7 +72,7 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
             layout.barrier()
             Run(config, trainer, actor, directory).run()
         finally:
-            for part in (trainer.engine, trainer.reward):
+            for part in (trainer.ahead, trainer.engine, trainer.reward):
                 if part is not None:
                     part.close()
     finally:
@@ -182,6 +182,8 @@ class Run:
         """Raises OSError, which the checkpoint explains, for every way in which the disk can refuse."""
         try:
             save_state(self.actor, folder)
+            if self.trainer.ahead is not None:
+                self.trainer.ahead.save(folder, dp_rank=self.layout.dp_rank)
         except (RuntimeError, CheckpointException) as error:
             # Megatron's writers are processes; of what befell them it passes on the text alone.
             raise OSError(str(error).strip().splitlines()[-1]) from error
@@ -225,6 +227,8 @@ class Run:
                 f"{actor.reference_digest}; start from the same model.path and with the same method"
             )
         load_state(actor, path / "model")
+        if self.trainer.ahead is not None:
+            self.trainer.ahead.load(path / "model", dp=self.layout.dp, dp_rank=self.layout.dp_rank)
         actor.optimizer_steps = int(state["optimizer_steps"])
         self.before = state["before"]
         self.seconds_before = float(state["seconds"])

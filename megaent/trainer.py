@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
 from megaent.actor.actor import Actor, Placement
 from megaent.actor.canary import tokens_to_check
+from megaent.ahead import Ahead
 from megaent.clock import Clock, timed
 from megaent.data.prompts import PromptStream
 from megaent.data.step_boundary import tokens_closing_a_step
 from megaent.data.task import Task, decode_groups
-from megaent.errors import DataError, NumericsError
+from megaent.errors import DataError, EngineError, NumericsError
 from megaent.evaluate import EvaluationSummary, by_split, prompt_outcomes, summarise
 from megaent.experience.describe import describe
 from megaent.experience.filter import first_kept
 from megaent.experience.pack import SECOND_ROLLOUT, assign_minibatches, mark_steps, pack
+from megaent.generation import Generation
 from megaent.method_state import MethodState, outcome
 from megaent.objective.estimate import estimate
-from megaent.objective.method import Method, Phase, Schedule
+from megaent.objective.method import Phase, Schedule
 from megaent.objective.sampling import teaches
 from megaent.objective.seen import Seen
 from megaent.randomness import draw_seed
 from megaent.reward.reward import Reward
 from megaent.rollout.engine import RolloutEngine
 from megaent.sync.publish import publish
-from megaent.types import Experience, Group, Metrics, Prompt, RolloutRequest, SamplingParams, TokenTerms
+from megaent.types import Experience, Group, Metrics, Prompt, SamplingParams, TokenTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class Trainer:
     seed: int
     mismatch_limit: float = 0.0  # nats, of the mean absolute mismatch; 0 only reports
     canary_every: int = 0  # steps between checks of the ops against the reference backend; 0 never
+    staleness: int = 0  # steps that generation runs ahead of training
+    timeout_s: float = 1800.0  # of a wait for responses
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -73,12 +77,17 @@ class Trainer:
         batch = self.score(step, batch)
         terms, metrics = self.estimate(step, batch)
         metrics |= self.update(step, batch, terms)
+        self.finish_generating()
         self.publish(step)
-        described, histogram = describe(batch, self.layout, vocab_size=self.actor.vocab_size)
+        described, histogram = describe(
+            batch, self.layout, vocab_size=self.actor.vocab_size, version=step - 1
+        )
         metrics |= described | {"version": float(step)}
         self.state.after_step(method, metrics)
         self._check_mismatch(metrics)
         metrics |= self.clock.take()
+        if self.staleness:
+            metrics["time/generate_hidden_s"] = self.ahead.hidden_s if self.ahead is not None else 0.0
         metrics |= _rates(metrics)
         return StepReport(metrics=metrics, groups=groups, batch=batch, entropy_histogram=histogram)
 
@@ -93,7 +102,7 @@ class Trainer:
         else:
             groups = self._collect_informative(step, method.sampling.max_batches)
         if method.second_rollout is not None:
-            groups = groups + self.grade(self._generate_second(step, groups, method))
+            groups = groups + self.grade(self.generation.second(step, groups, method))
         return groups
 
     def _collect_informative(self, step: int, max_batches: int) -> list[Group]:
@@ -114,26 +123,9 @@ class Trainer:
     @timed
     def generate(self, step: int, attempt: int = 0) -> list[Group]:
         """This leader's share of one batch of prompts, continued; peers have none."""
-        if self.engine is None:
-            return []
-        first = attempt * self.stream.per_step
-        mine = [
-            (first + place, prompt)
-            for place, prompt in self._stream(step).take(self._batch_number(step, attempt))
-            if place % self.layout.dp == self.layout.dp_rank
-        ]
-        requests = self._requests(mine, ("rollout", step, *([attempt] if attempt else [])), self.group_size)
-        return self.engine.generate(requests, self._sampling(step))
-
-    def _generate_second(self, step: int, groups: list[Group], method: Method) -> list[Group]:
-        assert method.second_rollout is not None, "asked of a method with a second rollout"
-        if self.engine is None:
-            return []
-        limit = round(method.second_rollout.fraction * self.stream.per_step)
-        items = [(group.index + SECOND_ROLLOUT, group.prompt) for group in groups if group.index < limit]
-        temperature = self.state.coefs(method)["second_temperature"]
-        requests = self._requests(items, ("second rollout", step), self.group_size)
-        return self.engine.generate(requests, replace(self._sampling(step), temperature=temperature))
+        if self.ahead is not None:
+            return self.ahead.take(step)
+        return self.generation.first(step, attempt)
 
     @timed
     def grade(self, groups: list[Group]) -> list[Group]:
@@ -151,6 +143,7 @@ class Trainer:
     def pack(self, step: int, groups: list[Group]) -> Experience:
         """The leader's groups as one packed batch, on every rank of its replica."""
         batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
+        self._check_versions(step, batch)
         batch = replace(batch, is_second=(batch.index >= SECOND_ROLLOUT)[batch.group])
         boundary = self.phase_at(step).method.step_boundary
         if boundary is not None:
@@ -164,7 +157,7 @@ class Trainer:
     def score(self, step: int, batch: Experience) -> Experience:
         return self.actor.score(
             batch,
-            temperature=self._sampling(step).temperature,
+            temperature=self.generation.sampling_at(step).temperature,
             with_reference=self.phase_at(step).method.needs_reference,
             check=self._canary(step, batch),
         )
@@ -193,9 +186,16 @@ class Trainer:
             batch,
             terms,
             self.phase_at(step).method.loss,
-            temperature=self._sampling(step).temperature,
+            temperature=self.generation.sampling_at(step).temperature,
             num_minibatches=self.num_minibatches,
         )
+
+    def finish_generating(self) -> None:
+        """An engine that cannot take new weights in the middle of a response first ends those it has."""
+        is_served = self.engine is not None and self.engine.takes_weights_while_generating
+        if self.ahead is not None and not is_served:
+            with self.clock.measure("generate"):
+                self.ahead.settle()
 
     @timed
     def publish(self, version: int) -> None:
@@ -228,61 +228,55 @@ class Trainer:
         sampling: SamplingParams,
     ) -> list[Group]:
         """Graded responses to this leader's share of ``prompts``; peers have none."""
-        if self.engine is None:
-            return []
-        mine = [(i, p) for i, p in enumerate(prompts) if i % self.layout.dp == self.layout.dp_rank]
-        return self.grade(self.engine.generate(self._requests(mine, purpose, group_size), sampling))
+        return self.grade(self.generation.respond(prompts, purpose, group_size=group_size, sampling=sampling))
 
     # ------------------------------------------------------------ small parts
 
-    def phase_at(self, step: int) -> Phase:
-        return self.schedule.phases[self.schedule.number_at(step, self.num_steps)]
-
-    def _sampling(self, step: int) -> SamplingParams:
-        phase, sampling = self.phase_at(step), self.sampling
-        return replace(
-            sampling,
-            temperature=sampling.temperature if phase.temperature is None else phase.temperature,
-            max_new_tokens=phase.max_new_tokens or sampling.max_new_tokens,
-            top_log_probs=phase.method.top_log_probs,
+    @cached_property
+    def generation(self) -> Generation:
+        return Generation(
+            engine=self.engine,
+            layout=self.layout,
+            stream=self.stream,
+            schedule=self.schedule,
+            state=self.state,
+            num_steps=self.num_steps,
+            sampling=self.sampling,
+            group_size=self.group_size,
+            seed=self.seed,
         )
 
-    def _stream(self, step: int) -> PromptStream:
-        stage = self.phase_at(step).stage
-        return self.stream if stage is None else self._stage_stream(stage)
+    @cached_property
+    def ahead(self) -> Ahead | None:
+        """On leaders of a run that generates ahead of its training."""
+        if self.engine is None or not self.staleness:
+            return None
+        return Ahead(
+            self.generation.first, depth=self.staleness, last_step=self.num_steps, timeout_s=self.timeout_s
+        )
 
-    @lru_cache(maxsize=2)  # noqa: B019 - a trainer lives as long as its process
-    def _stage_stream(self, stage: int) -> PromptStream:
-        return self.stream.only(self.state.stages()[stage])
-
-    def _batch_number(self, step: int, attempt: int) -> int:
-        """Which batch of the stream a step takes; a count is only kept where steps take several."""
-        phase = self.phase_at(step)
-        if phase.method.sampling is not None:
-            return self.state.batches_taken.get(str(phase.stage), 0) + attempt
-        return self.schedule.steps_before(step, self.num_steps)
+    def phase_at(self, step: int) -> Phase:
+        return self.generation.phase_at(step)
 
     @lru_cache(maxsize=1)  # noqa: B019 - a trainer lives as long as its process
     def _closing_tokens(self, boundary: str) -> torch.Tensor:
         return tokens_closing_a_step(self.task, boundary, self.actor.vocab_size)
-
-    def _requests(
-        self, items: Sequence[tuple[int, Prompt]], purpose: tuple[str | int, ...], group_size: int
-    ) -> list[RolloutRequest]:
-        return [
-            RolloutRequest(
-                index=index,
-                prompt=prompt,
-                seeds=tuple(draw_seed(self.seed, *purpose, prompt.id, k) for k in range(group_size)),
-            )
-            for index, prompt in items
-        ]
 
     def _canary(self, step: int, batch: Experience) -> torch.Tensor | None:
         """Some tokens of this replica's batch, drawn anew, in the steps in which the ops are checked."""
         if not self.canary_every or (step - 1) % self.canary_every or not batch.num_tokens:
             return None
         return tokens_to_check(batch.num_tokens, draw_seed(self.seed, "canary", step, self.layout.dp_rank))
+
+    def _check_versions(self, step: int, batch: Experience) -> None:
+        assert batch.version is not None, "a packed batch has versions"
+        newest, oldest = step - 1, step - 1 - self.staleness
+        wrong = batch.version[(batch.version > newest) | (batch.version < oldest)]
+        if wrong.numel():
+            raise EngineError(
+                f"step {step} was given responses of version {int(wrong[0])} of the weights; with "
+                f"rollout.staleness={self.staleness} they must be of version {oldest} to {newest}"
+            )
 
     def _check_mismatch(self, metrics: Metrics) -> None:
         found = metrics["mismatch/mean_abs"]

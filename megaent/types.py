@@ -46,7 +46,7 @@ class Response:
     tokens: tuple[int, ...]  # the stop token included when one was drawn
     log_prob: tuple[float, ...]  # by the engine, nats, temperature applied, before top-p
     finish: FinishReason  # "length": cut at max_new_tokens
-    version: int  # of the weights that drew it
+    version: int  # of the weights that drew it, its first token where they changed on the way
     text: str = ""  # decoded, for graders that read text and for people
     top_tokens: tuple[tuple[int, ...], ...] = ()  # per token the most probable ids, when asked for
     top_log_prob: tuple[tuple[float, ...], ...] = ()  # and their log-probs, nats, highest first
@@ -118,6 +118,7 @@ class Experience:
     log_prob_old: Tensor | None = None  # [T] fp32, nats, by the trainer, filled by ``score``
     entropy: Tensor | None = None  # [T] fp32, nats, whole vocabulary, filled by ``score``
     log_prob_ref: Tensor | None = None  # [T] fp32, nats, filled by ``score`` when a term asks
+    version: Tensor | None = None  # [S] int64, of the weights that drew the first token
     format_ok: Tensor | None = None  # [S] bool, an answer could be read from the response
     closes_step: Tensor | None = None  # [T] bool, the token's text closes a reasoning step
     top_token: Tensor | None = None  # [T, K] int64, most probable ids by the engine

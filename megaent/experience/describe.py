@@ -19,8 +19,12 @@ class Replicas(Protocol):
     def max(self, value: Tensor) -> Tensor: ...
 
 
-def describe(batch: Experience, replicas: Replicas, *, vocab_size: int) -> tuple[Metrics, Tensor]:
+def describe(
+    batch: Experience, replicas: Replicas, *, vocab_size: int, version: int
+) -> tuple[Metrics, Tensor]:
     """Metrics of a scored batch and its entropy histogram; see docs/metrics.md.
+
+    ``version`` is that of the weights that the step began with.
 
     Two reductions whatever the world size: one sum and one maximum. Quantiles are read off the
     histogram, whose bins are equal in sqrt(H), so near 0 they resolve a millionth of ``ln V``.
@@ -29,14 +33,15 @@ def describe(batch: Experience, replicas: Replicas, *, vocab_size: int) -> tuple
     assert batch.entropy is not None, "describe needs a scored batch"
     mismatch_T = _mismatch(batch)
     histogram = entropy_histogram(batch.entropy[batch.mask], vocab_size)
-    sums = _sums(batch, mismatch_T)
+    age_S = torch.zeros(0) if batch.version is None else (version - batch.version).double()
+    sums = _sums(batch, mismatch_T) | {"age": float(age_S.sum())}
     total = replicas.sum(torch.cat([torch.tensor(list(sums.values()), dtype=torch.float64), histogram]))
     values = dict(zip(sums, total[: len(sums)].tolist(), strict=True))
     histogram = total[len(sums) :]
-    longest, worst = replicas.max(
-        torch.tensor([_largest(batch.length.double()), _largest(mismatch_T.abs())])
-    ).tolist()
-    return _metrics(values, longest, worst) | _entropy_shape(histogram, vocab_size), histogram
+    largest = replicas.max(
+        torch.tensor([_largest(batch.length.double()), _largest(mismatch_T.abs()), _largest(age_S)])
+    )
+    return _metrics(values, *largest.tolist()) | _entropy_shape(histogram, vocab_size), histogram
 
 
 def _mismatch(batch: Experience) -> Tensor:
@@ -72,7 +77,7 @@ def _largest(value: Tensor) -> float:
     return float(value.max()) if value.numel() else 0.0
 
 
-def _metrics(values: dict[str, float], longest: float, worst: float) -> Metrics:
+def _metrics(values: dict[str, float], longest: float, worst: float, oldest: float) -> Metrics:
     responses, groups = max(values["responses"], 1.0), max(values["groups"], 1.0)
     tokens, trained = max(values["tokens"], 1.0), max(values["trained"], 1.0)
     mean = values["reward"] / responses
@@ -89,6 +94,8 @@ def _metrics(values: dict[str, float], longest: float, worst: float) -> Metrics:
         "mismatch/mean_abs": values["abs"] / tokens,
         "mismatch/max_abs": worst,
         "mismatch/k3": values["k3"] / tokens,
+        "staleness/mean": values["age"] / responses,
+        "staleness/max": oldest,
         "tokens/response": values["tokens"],
         "tokens/prompt": values["prompt"],
     }

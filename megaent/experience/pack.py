@@ -47,6 +47,7 @@ def pack(groups: Sequence[Group]) -> Experience:
         reward=torch.tensor([grade.reward for grade in grades], dtype=torch.float64),
         correct=torch.tensor([grade.correct for grade in grades], dtype=torch.bool),
         truncated=torch.tensor([r.finish == "length" for r in responses], dtype=torch.bool),
+        version=torch.tensor([r.version for r in responses], dtype=torch.int64),
         format_ok=torch.tensor([grade.answer != "" for grade in grades], dtype=torch.bool),
         top_token=_rows([row for response in responses for row in response.top_tokens], torch.int64),
         top_log_prob=_rows([row for response in responses for row in response.top_log_prob], torch.float32),

@@ -34,6 +34,8 @@ class EmbeddedEngine:
     set of weights came through ``receive_weights``.
     """
 
+    takes_weights_while_generating = False
+
     def __init__(
         self,
         model_path: str | Path,

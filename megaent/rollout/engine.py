@@ -18,6 +18,8 @@ class RolloutEngine(Protocol):
     """
 
     version: int
+    takes_weights_while_generating: bool
+    """Whether ``receive_weights`` may be called in the middle of ``generate``, from another thread."""
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: SamplingParams) -> list[Group]:
         """One ungraded group per request, in the order of the requests, responses in the order of seeds.

@@ -22,6 +22,8 @@ class FakeEngine:
     a stop token every response has ``max_new_tokens``, as it has from any engine.
     """
 
+    takes_weights_while_generating = False
+
     def __init__(self, vocab_size: int, *, context_length: int = 1 << 20, version: int = 0) -> None:
         self.version = version
         self._vocab_size = vocab_size

@@ -38,7 +38,7 @@ def batch_of(groups: list) -> Experience:
 
 def test_means_are_numpy_s() -> None:
     batch = batch_of(GROUPS)
-    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB)
+    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB, version=3)
     reward, length = batch.reward.numpy(), batch.length.numpy()
     assert batch.log_prob_old is not None
     assert batch.entropy is not None
@@ -67,7 +67,7 @@ def test_means_are_numpy_s() -> None:
 @pytest.mark.parametrize("percent", [10, 50, 90])
 def test_quantiles_are_numpy_s_within_a_bin(percent: int) -> None:
     batch = batch_of(GROUPS)
-    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB)
+    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB, version=3)
     assert batch.entropy is not None
     exact = np.quantile(batch.entropy[batch.mask].double().numpy(), percent / 100, method="inverted_cdf")
     edges = histogram_edges(VOCAB).numpy()
@@ -77,7 +77,7 @@ def test_quantiles_are_numpy_s_within_a_bin(percent: int) -> None:
 
 def test_the_share_of_the_top_fifth_is_that_of_the_sorted_tokens() -> None:
     batch = batch_of(GROUPS)
-    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB)
+    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB, version=3)
     assert batch.entropy is not None
     ordered = np.sort(batch.entropy[batch.mask].double().numpy())[::-1]
     exact = ordered[: round(0.2 * ordered.size)].sum() / ordered.sum()
@@ -89,30 +89,30 @@ def test_of_equal_entropies_a_fifth_of_the_tokens_holds_a_fifth(entropy: float) 
     batch = batch_of(GROUPS)
     assert batch.entropy is not None
     batch = replace(batch, entropy=torch.full_like(batch.entropy, entropy))
-    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB)
+    metrics, _ = describe(batch, Alone(), vocab_size=VOCAB, version=3)
     assert metrics["entropy/top20_share"] == pytest.approx(0.2, abs=0.01)
 
 
 def test_two_replicas_describe_as_one() -> None:
-    metrics, histogram = describe(batch_of(GROUPS), Alone(), vocab_size=VOCAB)
+    metrics, histogram = describe(batch_of(GROUPS), Alone(), vocab_size=VOCAB, version=3)
     for cut in (1, 7, 13):
         parts = [batch_of(GROUPS[:cut]), batch_of(GROUPS[cut:])]
-        for found, counts in on_replicas(lambda b, r: describe(b, r, vocab_size=VOCAB), parts):
+        for found, counts in on_replicas(lambda b, r: describe(b, r, vocab_size=VOCAB, version=3), parts):
             assert found == pytest.approx(metrics, rel=1e-9)
             assert torch.equal(counts, histogram)
 
 
 def test_an_empty_replica_changes_nothing() -> None:
-    metrics, histogram = describe(batch_of(GROUPS), Alone(), vocab_size=VOCAB)
+    metrics, histogram = describe(batch_of(GROUPS), Alone(), vocab_size=VOCAB, version=3)
     for found, counts in on_replicas(
-        lambda b, r: describe(b, r, vocab_size=VOCAB), [batch_of(GROUPS), scored([])]
+        lambda b, r: describe(b, r, vocab_size=VOCAB, version=3), [batch_of(GROUPS), scored([])]
     ):
         assert found == pytest.approx(metrics, rel=1e-12)
         assert torch.equal(counts, histogram)
 
 
 def test_an_empty_batch_has_finite_numbers() -> None:
-    metrics, histogram = describe(scored([]), Alone(), vocab_size=VOCAB)
+    metrics, histogram = describe(scored([]), Alone(), vocab_size=VOCAB, version=3)
     assert all(math.isfinite(value) for value in metrics.values())
     assert float(histogram.sum()) == 0
 

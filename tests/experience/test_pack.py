@@ -68,7 +68,9 @@ def test_the_example_of_the_type_s_page() -> None:
 
 
 def dtypes() -> dict[str, torch.dtype]:
-    integers = dict.fromkeys(("index", "token", "owner", "position", "group", "length"), torch.int64)
+    integers = dict.fromkeys(
+        ("index", "token", "owner", "position", "group", "length", "version"), torch.int64
+    )
     bools = dict.fromkeys(("mask", "correct", "truncated", "format_ok"), torch.bool)
     return integers | bools | {"log_prob_engine": torch.float32, "reward": torch.float64}
 

@@ -1,0 +1,72 @@
+"""A trainer without Megatron or a model: TinyActor learns to prefer one token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from megaent.actor.tiny_actor import TinyActor
+from megaent.data.prompts import PromptStream
+from megaent.data.task import Task
+from megaent.method_state import MethodState
+from megaent.methods import build_method
+from megaent.rollout.engine import RolloutEngine
+from megaent.rollout.fake import FakeEngine
+from megaent.trainer import Trainer
+from megaent.types import Grade, Group, Prompt, SamplingParams
+
+VOCAB = 12
+WANTED = 7
+
+
+class CountsWanted:
+    """Reward: the share of tokens that are ``WANTED``."""
+
+    def grade(self, groups: Sequence[Group]) -> list[Group]:
+        return [
+            replace(
+                group,
+                grades=tuple(
+                    Grade(reward=r.tokens.count(WANTED) / len(r.tokens), correct=WANTED in r.tokens)
+                    for r in group.responses
+                ),
+            )
+            for group in groups
+        ]
+
+    def close(self) -> None: ...
+
+
+def make_trainer(
+    *,
+    engine: RolloutEngine | None = None,
+    seed: int = 0,
+    lr: float = 0.05,
+    mismatch_limit: float = 0.0,
+    staleness: int = 0,
+    num_steps: int = 30,
+) -> Trainer:
+    schedule = build_method({"grpo": {}})
+    prompts = tuple(Prompt(id=f"p{i}", tokens=(1, i % VOCAB), text=f"p{i}", answer="") for i in range(32))
+    return Trainer(
+        actor=TinyActor(VOCAB, lr=lr),
+        engine=engine or FakeEngine(VOCAB),
+        reward=CountsWanted(),
+        task=Task(
+            train=prompts,
+            evaluation=prompts[:4],
+            grader="none",
+            stop_token_ids=(),
+            decode=lambda ids: str(ids),
+        ),
+        stream=PromptStream(prompts, per_step=8, seed=seed),
+        schedule=schedule,
+        state=MethodState(schedule, [prompt.id for prompt in prompts]),
+        num_steps=num_steps,
+        sampling=SamplingParams(max_new_tokens=6),
+        group_size=4,
+        num_minibatches=2,
+        seed=seed,
+        mismatch_limit=mismatch_limit,
+        staleness=staleness,
+    )
