@@ -13,7 +13,7 @@ from megaent.actor.canary import tokens_to_check
 from megaent.ahead import Ahead
 from megaent.clock import Clock, timed
 from megaent.data.prompts import PromptStream
-from megaent.data.step_boundary import tokens_closing_a_step
+from megaent.data.step_boundary import tokens_holding
 from megaent.data.task import Task, decode_groups
 from megaent.errors import DataError, EngineError, NumericsError
 from megaent.evaluate import EvaluationSummary, by_split, prompt_outcomes, summarise
@@ -23,7 +23,7 @@ from megaent.experience.pack import SECOND_ROLLOUT, assign_minibatches, mark_ste
 from megaent.generation import Generation
 from megaent.method_state import MethodState, outcome
 from megaent.objective.estimate import estimate
-from megaent.objective.method import Phase, Schedule
+from megaent.objective.method import Phase, ReasoningSteps, Schedule
 from megaent.objective.sampling import teaches
 from megaent.objective.seen import Seen
 from megaent.randomness import draw_seed
@@ -145,9 +145,9 @@ class Trainer:
         batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
         self._check_versions(step, batch)
         batch = replace(batch, is_second=(batch.index >= SECOND_ROLLOUT)[batch.group])
-        boundary = self.phase_at(step).method.step_boundary
-        if boundary is not None:
-            batch = mark_steps(batch, self._closing_tokens(boundary))
+        steps = self.phase_at(step).method.steps
+        if steps is not None:
+            batch = mark_steps(batch, *self._step_tokens(steps))
         if self.state.history is not None:
             columns = self.state.history.columns(step, [prompt.id for prompt in batch.prompts])
             batch = replace(batch, history=columns)
@@ -259,8 +259,11 @@ class Trainer:
         return self.generation.phase_at(step)
 
     @lru_cache(maxsize=1)  # noqa: B019 - a trainer lives as long as its process
-    def _closing_tokens(self, boundary: str) -> torch.Tensor:
-        return tokens_closing_a_step(self.task, boundary, self.actor.vocab_size)
+    def _step_tokens(self, steps: ReasoningSteps) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The ids that close a step, and those that end the thinking part where that matters."""
+        vocab_size, end = self.actor.vocab_size, steps.thinking_end
+        closing = tokens_holding(steps.boundary or self.task.step_boundary, self.task, vocab_size, "boundary")
+        return closing, tokens_holding(end, self.task, vocab_size, "thinking_end") if end else None
 
     def _canary(self, step: int, batch: Experience) -> torch.Tensor | None:
         """Some tokens of this replica's batch, drawn anew, in the steps in which the ops are checked."""

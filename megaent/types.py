@@ -121,6 +121,7 @@ class Experience:
     version: Tensor | None = None  # [S] int64, of the weights that drew the first token
     format_ok: Tensor | None = None  # [S] bool, an answer could be read from the response
     closes_step: Tensor | None = None  # [T] bool, the token's text closes a reasoning step
+    in_thinking: Tensor | None = None  # [T] bool, before the text that ends the thinking part
     top_token: Tensor | None = None  # [T, K] int64, most probable ids by the engine
     top_log_prob: Tensor | None = None  # [T, K] fp32, nats, by the engine
     top_closes_step: Tensor | None = None  # [T] bool, the most probable token's text closes a step

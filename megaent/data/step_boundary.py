@@ -1,4 +1,4 @@
-"""Which tokens close a reasoning step: those whose own text holds the boundary."""
+"""Which tokens close a reasoning step, or end the thinking part: those whose own text holds a given one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from megaent.data.task import Task
 from megaent.errors import ConfigError
 
 
-def tokens_closing_a_step(task: Task, boundary: str, vocab_size: int) -> Tensor:
-    """[K] int64 ids, ascending; ``boundary`` "" is the task's own.
+def tokens_holding(text: str, task: Task, vocab_size: int, option: str) -> Tensor:
+    """[K] int64 ids, ascending; ``option`` is the method's option that ``text`` came from.
 
-    A boundary that is spread over several tokens is not seen, as in ETR's authors' code. Raises
-    ConfigError when no token of the vocabulary holds it.
+    A text that is spread over several tokens is not seen, as in ETR's authors' code. Raises ConfigError when
+    no token of the vocabulary holds it.
     """
-    text = boundary or task.step_boundary
     ids = [token for token in range(vocab_size) if text in task.decode((token,))]
     if not text or not ids:
         raise ConfigError(
-            f"no token of this model's vocabulary holds the step boundary {text!r}; set the method's "
-            "boundary to a text that its tokenizer keeps in one token"
+            f"no token of this model's vocabulary holds {text!r}; set the method's {option} to a text that "
+            "its tokenizer keeps in one token"
         )
     return torch.tensor(ids, dtype=torch.int64)

@@ -59,14 +59,28 @@ def _rows(rows: list[tuple], dtype: torch.dtype) -> torch.Tensor | None:
     return torch.tensor(rows, dtype=dtype) if rows else None
 
 
-def mark_steps(batch: Experience, closing: torch.Tensor) -> Experience:
-    """``batch`` with the tokens marked that close a reasoning step; ``closing`` are their ids."""
+def mark_steps(
+    batch: Experience, closing: torch.Tensor, ends_thinking: torch.Tensor | None = None
+) -> Experience:
+    """``batch`` with the tokens marked that close a reasoning step; ``closing`` are their ids.
+
+    ``ends_thinking`` are the ids of tokens that end the thinking part: what comes before the first of them in
+    a response is thinking, all of it where there is none.
+    """
     top = batch.top_token
     return replace(
         batch,
         closes_step=torch.isin(batch.token, closing),
         top_closes_step=None if top is None else torch.isin(top[:, 0], closing),
+        in_thinking=None if ends_thinking is None else _before_first(batch, ends_thinking),
     )
+
+
+def _before_first(batch: Experience, ids: torch.Tensor) -> torch.Tensor:
+    """[T] bool: no token of ``ids`` stands here or earlier in the response."""
+    so_far = torch.nn.functional.pad(torch.isin(batch.token, ids).long().cumsum(0), (1, 0))
+    starts_S = batch.length.cumsum(0) - batch.length
+    return so_far[1:] == so_far[starts_S][batch.owner]
 
 
 def _check(group: Group) -> None:

@@ -15,9 +15,8 @@ Read from the authors' code: lam, the KL and entropy coefficients. Inferred for 
 averages the entropies over the whole vocabulary of the step's tokens, and that the tail is a step.
 
 Departures: with fewer than two steps R_ent is 0. The released form keeps last steps of entropy 0, which
-the code trims. Steps are sought in the whole response; limiting them to
-its thinking part needs the text and is not offered. A dual clip bounds the loss of negative advantages
-(verl's default).
+the code trims. A text that the tokenizer spreads over several tokens is not seen. A dual clip bounds the
+loss of negative advantages (verl's default).
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from megaent.objective.aggregations import aggregation as aggregation_named
 from megaent.objective.compose import Part
 from megaent.objective.cores import clipped
 from megaent.objective.entropy_trend import NUM_TOP, EntropyTrend
+from megaent.objective.method import ReasoningSteps
 from megaent.objective.terms import entropy_bonus, kl_to_reference
 
 NEUTRAL = ({"lam": 0.0, "kl_coef": 0.0, "entropy_coef": 0.0}, {"grpo": {}})
@@ -85,6 +85,7 @@ def etr(
     tail: str | None = None,
     closer: str | None = None,
     boundary: str = "",
+    thinking_end: str = "",
     clip_r_ent: float | None = None,
     kl_coef: float = 0.005,
     entropy_coef: float = 1e-4,
@@ -96,7 +97,9 @@ def etr(
 ) -> Part:
     """null takes the form's: ``entropy`` full or top5, ``tail`` keep or drop, ``closer`` sampled or top.
 
-    ``boundary`` is the text that closes a step, "" the task's own; ``clip_r_ent`` bounds |lam R_ent|.
+    ``boundary`` is the text that closes a step, "" the task's own; ``thinking_end`` the text that ends the
+    part in which steps count, for example "</think>", "" for the whole response; ``clip_r_ent`` bounds
+    |lam R_ent|.
     """
     given = {
         "gamma": gamma, "fall_weight": fall_weight, "rise_weight": rise_weight,
@@ -107,7 +110,7 @@ def etr(
         rewards=(reward,),
         terms=(*kl_to_reference(kl_coef), *entropy_bonus(entropy_coef)),
         top_log_probs=NUM_TOP if reward.entropy == "top5" else int(reward.closed_by_top),
-        step_boundary=boundary,
+        steps=ReasoningSteps(boundary=boundary, thinking_end=thinking_end),
         suggests=Part(
             advantage=GroupRelative(),
             core=clipped(clip_low, clip_high, dual_clip),

@@ -21,6 +21,7 @@ from megaent.objective.method import (
     Loss,
     Method,
     Phase,
+    ReasoningSteps,
     RewardTerm,
     Schedule,
     SecondRollout,
@@ -51,7 +52,7 @@ class Part:
     history: History | None = None
     curriculum: Curriculum | None = None
     top_log_probs: int = 0  # most probable tokens whose log-probs the engine reports
-    step_boundary: str | None = None  # text that closes a reasoning step; "" is the task's own
+    steps: ReasoningSteps | None = None  # how responses are cut into steps of reasoning
     phases: tuple[PhasePart, ...] = ()
     suggests: Part | None = None
 
@@ -75,7 +76,7 @@ class PhasePart:
 _LISTS = ("rewards", "shaping", "weights", "terms", "controllers")
 _SINGLES = (
     "advantage", "core", "aggregation", "sampling", "second_rollout", "history", "curriculum",
-    "step_boundary", "phases",
+    "steps", "phases",
 )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def _whole(parts: Mapping[str, Part], base: Part) -> Method:
         history=joined.history,
         curriculum=joined.curriculum,
         top_log_probs=joined.top_log_probs,
-        step_boundary=joined.step_boundary,
+        steps=joined.steps,
     )
 
 

@@ -123,9 +123,13 @@ class EntropyTrend:
         closes_T = batch.top_closes_step if self.closed_by_top else batch.closes_step
         if closes_T is None:
             field = "top_closes_step" if self.closed_by_top else "closes_step"
-            raise ValueError(f"reasoning steps need batch.{field}; set Part.step_boundary and pack with it")
-        lengths = batch.length.tolist()
-        parts = zip(self._entropy(seen).split(lengths), closes_T.split(lengths), strict=True)
+            raise ValueError(f"reasoning steps need batch.{field}; set Part.steps and pack with them")
+        entropy_T, length_S = self._entropy(seen), batch.length
+        if batch.in_thinking is not None:
+            length_S = torch.bincount(batch.owner[batch.in_thinking], minlength=batch.num_responses)
+            entropy_T, closes_T = entropy_T[batch.in_thinking], closes_T[batch.in_thinking]
+        lengths = length_S.tolist()
+        parts = zip(entropy_T.split(lengths), closes_T.split(lengths), strict=True)
         return [step_entropies(*part, keep_tail=self.keep_tail) for part in parts]
 
     def _entropy(self, seen: Seen) -> Tensor:

@@ -235,6 +235,19 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningSteps:
+    """How a response is cut: ``boundary`` is the text that closes a step, "" the task's own."""
+
+    boundary: str = ""
+    thinking_end: str = ""  # the text that ends the thinking part; "" takes the whole response as one
+
+    def words(self) -> str:
+        boundary = repr(self.boundary) if self.boundary else "the task's own boundary"
+        scope = f" before the first {self.thinking_end!r}" if self.thinking_end else ""
+        return f"steps of reasoning end with {boundary}{scope}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Curriculum:
     """Training prompts in order of semantic entropy under the starting model, in equal stages (SENT)."""
 
@@ -265,7 +278,7 @@ class Method:
     history: History | None = None
     curriculum: Curriculum | None = None
     top_log_probs: int = 0
-    step_boundary: str | None = None
+    steps: ReasoningSteps | None = None
 
     @property
     def needs_reference(self) -> bool:
@@ -287,7 +300,7 @@ class Method:
         lines += [f"added to the loss: {term.words()}" for term in self.loss.terms]
         lines += [f"mean over: {self.aggregation.words()}"]
         around = (
-            *self.controllers, self.sampling, self.second_rollout, self.history, self.curriculum
+            *self.controllers, self.sampling, self.second_rollout, self.history, self.curriculum, self.steps
         )  # fmt: skip
         return lines + [f"around the step: {piece.words()}" for piece in around if piece is not None]
 

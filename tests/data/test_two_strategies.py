@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from megaent.config import TwoStrategiesConfig
-from megaent.data.step_boundary import tokens_closing_a_step
+from megaent.data.step_boundary import tokens_holding
 from megaent.data.task import Task, decode_groups, load_task
 from megaent.data.two_strategies import (
     STYLES,
@@ -201,4 +201,9 @@ def test_lessons_end_on_answers_at_once(batches: list[list[tuple[str, str]]]) ->
 
 
 def test_the_boundary_of_a_step_is_one_token(task: Task) -> None:
-    assert tokens_closing_a_step(task, "", len(WORDS)).tolist() == [WORDS.index(";")]
+    assert tokens_holding(task.step_boundary, task, len(WORDS), "boundary").tolist() == [WORDS.index(";")]
+
+
+def test_a_text_that_no_token_holds_is_refused(task: Task) -> None:
+    with pytest.raises(ConfigError, match=r"no token .* holds '</think>'; set the method's thinking_end"):
+        tokens_holding("</think>", task, len(WORDS), "thinking_end")

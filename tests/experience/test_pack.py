@@ -12,7 +12,7 @@ from support.builders import group
 from torch import Tensor
 
 from megaent.errors import EngineError
-from megaent.experience.pack import assign_minibatches, pack
+from megaent.experience.pack import assign_minibatches, mark_steps, pack
 from megaent.types import Grade, Group, Prompt, Response
 
 PROMPT = Prompt(id="p", tokens=(1, 2), text="", answer="")
@@ -153,3 +153,19 @@ def test_minibatches_do_not_depend_on_who_holds_what(num_minibatches: int, holde
 def test_a_replica_without_groups_has_no_minibatches() -> None:
     assert assign_minibatches(torch.tensor([], dtype=torch.int64), [1, 2], 2).tolist() == []
     assert assign_minibatches(torch.tensor([], dtype=torch.int64), [], 2).tolist() == []
+
+
+def test_thinking_ends_with_the_first_token_that_says_so() -> None:
+    end, brk = 50, 7
+    rows = [(1, brk, end, brk, end, 3), (end,), (2, brk, 4), (brk, end)]
+    prompt = Prompt(id="p", tokens=(1,), text="", answer="")
+    drawn = [Response(tokens=row, log_prob=(-1.0,) * len(row), finish="stop", version=0) for row in rows]
+    grades = (Grade(reward=0.0, correct=False),) * len(rows)
+    batch = pack([Group(index=0, prompt=prompt, responses=tuple(drawn), grades=grades)])
+    marked = mark_steps(batch, torch.tensor([brk]), torch.tensor([end, 51]))
+    assert marked.in_thinking is not None
+    assert marked.closes_step is not None
+    expected = [place < row.index(end) if end in row else True for row in rows for place in range(len(row))]
+    assert marked.in_thinking.tolist() == expected
+    assert marked.closes_step.tolist() == [token == brk for row in rows for token in row]
+    assert mark_steps(batch, torch.tensor([brk])).in_thinking is None

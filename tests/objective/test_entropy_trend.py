@@ -12,6 +12,7 @@ from support.golden_inputs import experience, seen
 
 from megaent.methods.etr import etr
 from megaent.objective.entropy_trend import EntropyTrend, entropy_trend, step_entropies, top_entropy
+from megaent.objective.method import ReasoningSteps
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -109,6 +110,16 @@ def test_the_released_form_drops_the_tail_and_pays_0_without_a_step() -> None:
     assert reward(batch.reward, seen(batch)).tolist() == pytest.approx([1.08, -1.0, 0.0])
 
 
+def test_steps_after_the_thinking_part_do_not_count() -> None:
+    thinking = torch.tensor([True, True, True, False, False, False])
+    batch = make_batch(in_thinking=thinking)
+    assert EntropyTrend().steps(seen(batch)) == [pytest.approx([0.4, 0.2]), pytest.approx([0.3]), []]
+    # The third response ended its thinking with its first token: no step, as if it had been empty.
+    assert EntropyTrend(coef=0.5)(batch.reward, seen(batch)).tolist() == pytest.approx([1.1, -1.0, 1.0])
+    paid = EntropyTrend(coef=0.5, no_step_reward=0.0)(batch.reward, seen(batch)).tolist()
+    assert paid == pytest.approx([1.1, -1.0, 0.0])
+
+
 def test_the_bonus_can_be_bounded() -> None:
     trend_S = torch.tensor([-500.0, 500.0, 10.0, -500.0], dtype=torch.float64)
     correct_S = torch.tensor([True, True, True, False])
@@ -117,15 +128,16 @@ def test_the_bonus_can_be_bounded() -> None:
 
 
 def test_the_form_decides_what_is_asked_of_the_engine() -> None:
-    assert (etr().top_log_probs, etr().step_boundary) == (0, "")
-    assert etr(form="released", boundary="\n\n").step_boundary == "\n\n"
+    assert (etr().top_log_probs, etr().steps) == (0, ReasoningSteps())
+    part = etr(form="released", boundary="\n\n", thinking_end="</think>")
+    assert part.steps == ReasoningSteps(boundary="\n\n", thinking_end="</think>")
     assert etr(form="released").top_log_probs == 5
     assert etr(closer="top").top_log_probs == 1
 
 
 def test_what_is_missing_is_named() -> None:
     batch = make_batch(closes_step=None)
-    with pytest.raises(ValueError, match=r"batch\.closes_step; set Part\.step_boundary"):
+    with pytest.raises(ValueError, match=r"batch\.closes_step; set Part\.steps"):
         EntropyTrend()(batch.reward, seen(batch))
     with pytest.raises(ValueError, match=r"batch\.top_closes_step"):
         EntropyTrend(closed_by_top=True)(batch.reward, seen(batch))
