@@ -1,12 +1,14 @@
-"""Methods side by side on the demonstration's tasks: tune each equally, then run each on fresh seeds.
+"""Methods side by side: tune each equally, then run each on fresh seeds.
 
     python benchmarks/compare_methods.py tune --task two_strategies --seeds 101 102
     python benchmarks/compare_methods.py run  --task two_strategies --seeds 1 2 3 4 5
     python benchmarks/compare_methods.py table --task two_strategies
+    python benchmarks/compare_methods.py run  --task smollm2 --arms grpo kl_cov ceeh_me --seeds 1 --steps 30
 
-Every arm starts from the same warm-up of its seed. ``tune`` tries the settings of each arm;
-``run`` takes the better one on average. Each finished run is one line of raw JSON, kept as it comes,
-so an interrupted command goes on where it was. ``table`` prints means with 95 % intervals over seeds.
+On the demonstration's tasks every arm starts from the same warm-up of its seed; SmolLM2 starts as published.
+``tune`` tries the settings of each arm; ``run`` takes the best one on average, the published one where
+nothing was tuned. Each finished run is one line of raw JSON, kept as it comes, so an interrupted command
+goes on where it was. ``table`` prints means with 95 % intervals over seeds.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_TOKENS = {"chain_sum": 96, "two_strategies": 40}
-EXPERIMENT = {"chain_sum": "demo", "two_strategies": "two_strategies"}
-HARD = {"chain_sum": "n=6", "two_strategies": "hard"}
-EASY = {"chain_sum": "n=2", "two_strategies": "easy"}
+MAX_TOKENS = {"chain_sum": 96, "two_strategies": 40, "smollm2": 8}
+EXPERIMENT = {"chain_sum": "demo", "two_strategies": "two_strategies", "smollm2": "smollm2_addition"}
+HARD = {"chain_sum": "n=6", "two_strategies": "hard", "smollm2": "hard"}
+LR = {"chain_sum": 6e-4, "two_strategies": 3e-4, "smollm2": 1e-5}  # of the experiment
+EASY = {"chain_sum": "n=2", "two_strategies": "easy", "smollm2": "easy"}
+OF_SMOLLM2 = ("evaluate.every=0", "checkpoint.every=0", "evaluate.prompts=64", "evaluate.group_size=8")
 # Two-sided 97.5 % points of Student's t for 1 … 9 degrees of freedom.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -52,7 +56,7 @@ def arms(task: str) -> dict[str, Arm]:
     tokens = f"method.max_length={longest}"
     rising = ("method.reward_at_limit=0.9", "method.compress_share=0.25")
     return {
-        "grpo": Arm("grpo", over("optim.lr", 3e-4, 5e-4, 2e-4)),
+        "grpo": Arm("grpo", over("optim.lr", *(_rounded(LR[task] * f) for f in (1, 5 / 3, 2 / 3)))),
         "dapo": Arm("dapo", over("method.max_batches", 1, 3, 2)),
         "entropy_bonus": Arm("entropy_bonus", over("method.coef", 3e-3, 1e-2, 3e-2)),
         "kl_cov": Arm("kl_cov", over("method.fraction", 2e-3, 2e-2, 0.1)),
@@ -77,6 +81,10 @@ def arms(task: str) -> dict[str, Arm]:
     }
 
 
+def _rounded(value: float) -> float:
+    return float(f"{value:.1g}")
+
+
 def over(key: str, *values: object) -> tuple[tuple[str, ...], ...]:
     """One setting for each value of an option."""
     return tuple((f"{key}={value}",) for value in values)
@@ -90,11 +98,11 @@ def overrides(task: str, arm: Arm, setting: Sequence[str], seed: int, steps: int
         f"experiment={EXPERIMENT[task]}",
         f"method={arm.method}",
         f"seed={seed}",
-        f"model.warmup_seed={seed}",
         f"data.seed={seed}",
         "run.threads=1",
         "run.tensorboard=false",
         "run.responses_kept=0",
+        *(OF_SMOLLM2 if task == "smollm2" else [f"model.warmup_seed={seed}"]),
         *arm.words,
         *setting,
     ]
@@ -272,6 +280,9 @@ def main() -> None:
     parser.add_argument("--task", choices=sorted(EXPERIMENT), required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--arms", nargs="*", help="all by default")
+    parser.add_argument(
+        "--settings", type=int, help="how many of each arm's settings to tune over; all by default"
+    )
     parser.add_argument("--steps", type=int, help="of each run; the experiment's by default")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, one thread each")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/epyc-2.9ghz-2cores/methods")
@@ -301,7 +312,7 @@ def main() -> None:
         }
         for seed in options.seeds
         for name, arm in wanted.items()
-        for setting in (arm.settings if options.action == "tune" else [taken(name)])
+        for setting in (arm.settings[: options.settings] if options.action == "tune" else [taken(name)])
     ]
     run_all(jobs, tuning if options.action == "tune" else results, options.jobs)
 
