@@ -56,3 +56,13 @@ class Clock:
             | {f"memory/{verb}_gib": value for verb, value in peaks.items()}
             | {"time/step_s": sum(seconds.values()), "memory/peak_gib": max(peaks.values())}
         )
+
+
+def rates(metrics: Metrics) -> Metrics:
+    """Tokens a second of a step, from its token counts and times."""
+    tokens = metrics["tokens/response"]
+    return {
+        "tokens/generated_per_s": tokens / max(metrics["time/generate_s"], 1e-9),
+        "tokens/trained_per_s": (tokens + metrics["tokens/prompt"]) / max(metrics["time/update_s"], 1e-9),
+        "tokens/per_s": tokens / max(metrics["time/step_s"], 1e-9),
+    }

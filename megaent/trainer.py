@@ -11,7 +11,7 @@ import torch
 from megaent.actor.actor import Actor, Placement
 from megaent.actor.canary import tokens_to_check
 from megaent.ahead import Ahead
-from megaent.clock import Clock, timed
+from megaent.clock import Clock, rates, timed
 from megaent.data.prompts import PromptStream
 from megaent.data.step_boundary import tokens_holding
 from megaent.data.task import Task, decode_groups
@@ -23,8 +23,8 @@ from megaent.experience.pack import SECOND_ROLLOUT, assign_minibatches, mark_ste
 from megaent.generation import Generation
 from megaent.method_state import MethodState, outcome
 from megaent.objective.estimate import estimate
-from megaent.objective.method import Phase, ReasoningSteps, Schedule
-from megaent.objective.sampling import teaches
+from megaent.objective.method import Method, Phase, ReasoningSteps, Schedule
+from megaent.objective.sampling import informative
 from megaent.objective.seen import Seen
 from megaent.randomness import draw_seed
 from megaent.reward.reward import Reward
@@ -88,7 +88,7 @@ class Trainer:
         metrics |= self.clock.take()
         if self.staleness:
             metrics["time/generate_hidden_s"] = self.ahead.hidden_s if self.ahead is not None else 0.0
-        metrics |= _rates(metrics)
+        metrics |= rates(metrics)
         return StepReport(metrics=metrics, groups=groups, batch=batch, entropy_histogram=histogram)
 
     # ------------------------------------------------------------ the verbs
@@ -100,18 +100,21 @@ class Trainer:
             groups = self.grade(self.generate(step))
             self.remember(step, groups)
         else:
-            groups = self._collect_informative(step, method.sampling.max_batches)
+            groups = self._collect_informative(step, method, method.sampling.max_batches)
         if method.second_rollout is not None:
             groups = groups + self.grade(self.generation.second(step, groups, method))
         return groups
 
-    def _collect_informative(self, step: int, max_batches: int) -> list[Group]:
-        """Groups with right and wrong responses, first come first kept, until there are enough anywhere."""
+    def _collect_informative(self, step: int, method: Method, max_batches: int) -> list[Group]:
+        """Groups that teach something, first come first kept, until there are enough anywhere."""
         kept: list[Group] = []
         for attempt in range(max_batches):
             groups = self.grade(self.generate(step, attempt))
             self.remember(step, groups)
-            kept += [group for group in groups if teaches([grade.correct for grade in group.grades])]
+            batch = self._with_history(step, pack(groups))
+            minibatch_S = torch.zeros(batch.num_responses, dtype=torch.int64)
+            is_kept = informative(method, self._seen(step, batch, minibatch_S, num_minibatches=1))
+            kept += [group for group, keep in zip(groups, is_kept, strict=True) if keep]
             mine = self.layout.share([group.index for group in kept] if self.layout.is_leader else None)
             everywhere = self.layout.gather_over_replicas(mine)
             if len(everywhere) >= self.stream.per_step:
@@ -148,10 +151,13 @@ class Trainer:
         steps = self.phase_at(step).method.steps
         if steps is not None:
             batch = mark_steps(batch, *self._step_tokens(steps))
-        if self.state.history is not None:
-            columns = self.state.history.columns(step, [prompt.id for prompt in batch.prompts])
-            batch = replace(batch, history=columns)
-        return batch
+        return self._with_history(step, batch)
+
+    def _with_history(self, step: int, batch: Experience) -> Experience:
+        if self.state.history is None:
+            return batch
+        columns = self.state.history.columns(step, [prompt.id for prompt in batch.prompts])
+        return replace(batch, history=columns)
 
     @timed
     def score(self, step: int, batch: Experience) -> Experience:
@@ -168,16 +174,16 @@ class Trainer:
         place_P = batch.index % SECOND_ROLLOUT  # both rollouts of a prompt are learnt from together
         places = self.layout.gather_over_replicas(place_P.tolist())
         minibatch_P = assign_minibatches(place_P, places, self.num_minibatches)
-        return estimate(
-            method,
-            Seen(
-                batch=batch,
-                population=self.layout,
-                minibatch_S=minibatch_P[batch.group],
-                num_minibatches=self.num_minibatches,
-                progress=(step - 1) / max(self.num_steps, 1),
-                coefs=self.state.coefs(method),
-            ),
+        return estimate(method, self._seen(step, batch, minibatch_P[batch.group], self.num_minibatches))
+
+    def _seen(self, step: int, batch: Experience, minibatch_S: torch.Tensor, num_minibatches: int) -> Seen:
+        return Seen(
+            batch=batch,
+            population=self.layout,
+            minibatch_S=minibatch_S,
+            num_minibatches=num_minibatches,
+            progress=(step - 1) / max(self.num_steps, 1),
+            coefs=self.state.coefs(self.phase_at(step).method),
         )
 
     @timed
@@ -289,12 +295,3 @@ class Trainer:
                 f"above rollout.mismatch_limit={self.mismatch_limit:.2e}; compare rollout.dtype with "
                 "model.dtype"
             )
-
-
-def _rates(metrics: Metrics) -> Metrics:
-    tokens = metrics["tokens/response"]
-    return {
-        "tokens/generated_per_s": tokens / max(metrics["time/generate_s"], 1e-9),
-        "tokens/trained_per_s": (tokens + metrics["tokens/prompt"]) / max(metrics["time/update_s"], 1e-9),
-        "tokens/per_s": tokens / max(metrics["time/step_s"], 1e-9),
-    }

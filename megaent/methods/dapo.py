@@ -11,9 +11,9 @@ The overlong punishment needs the longest length allowed and is off until ``max_
 given; the published pair is 20480 and 4096. ``max_batches`` bounds how many batches of prompts a step may
 draw; 0 turns dynamic sampling off. No KL term and no dual clip.
 
-Departures: a group counts as uniform by which of its responses are correct, not by their shaped rewards;
-a step that finds too few groups trains on those it has; beyond ``max_length`` the punishment goes on
-falling (verl), where the paper stops at -1.
+Departures: a group counts as uniform by which of its responses are correct; ``metric="shaped"`` goes by the
+rewards after the method's own terms. A step that finds too few groups trains on those it has; beyond
+``max_length`` the punishment goes on falling (verl), where the paper stops at -1.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ def dapo(
     clip_high: float = 0.28,
     dual_clip: float = 0.0,
     max_batches: int = 10,
+    metric: str = "accuracy",
     max_length: int = 0,
     buffer: int = 4096,
     factor: float = 1.0,
 ) -> Part:
-    """``max_length``, ``buffer`` and ``factor`` belong to the overlong punishment."""
+    """``metric`` belongs to dynamic sampling; ``max_length``, ``buffer``, ``factor`` to the punishment."""
     return Part(
         rewards=overlong(max_length, buffer, factor),
         core=clipped(clip_low, clip_high, dual_clip),
         aggregation=TokenMean(),
-        sampling=dynamic_sampling(max_batches),
+        sampling=dynamic_sampling(max_batches, metric),
         suggests=Part(advantage=GroupRelative()),
     )

@@ -147,6 +147,7 @@ def _whole(parts: Mapping[str, Part], base: Part) -> Method:
         return next(value for part in offers if (value := getattr(part, slot)) is not None)
 
     suggested_sampling = joined.suggests.sampling if joined.suggests is not None else None
+    _refuse_unknown_rewards(joined.sampling or suggested_sampling, joined.rewards)
     return Method(
         advantage=first("advantage"),
         loss=Loss(core=first("core"), weights=joined.weights, terms=joined.terms),
@@ -161,6 +162,16 @@ def _whole(parts: Mapping[str, Part], base: Part) -> Method:
         top_log_probs=joined.top_log_probs,
         steps=joined.steps,
     )
+
+
+def _refuse_unknown_rewards(sampling: DynamicSampling | None, rewards: tuple[RewardTerm, ...]) -> None:
+    """Groups are kept or replaced before the policy scores them."""
+    late = [piece for piece in rewards if piece.needs_entropy]
+    if sampling is not None and sampling.metric == "shaped" and late:
+        raise ValueError(
+            f"metric=shaped cannot be combined with {type(late[0]).__name__}, whose reward needs entropies "
+            "that are known only after the groups are chosen; set metric=accuracy"
+        )
 
 
 def _refuse_doubles(parts: Mapping[str, Part]) -> None:

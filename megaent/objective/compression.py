@@ -34,6 +34,7 @@ class ShortCorrect:
     reward_at_limit: float = 0.1
     shape: str = "exponent"
     replaces: ClassVar[bool] = True
+    needs_entropy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
@@ -87,6 +88,7 @@ class FormatAndLength:
     in_steps: bool = False
     at_most: float | None = None
     replaces: ClassVar[bool] = False
+    needs_entropy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.per < 1:
@@ -163,6 +165,7 @@ class RewardByAccuracy:
     rest: RewardTerm
     # Two rewards from scratch would undo each other, and one of the two here is.
     replaces: ClassVar[bool] = True
+    needs_entropy: ClassVar[bool] = False
 
     def __call__(self, reward_S: Tensor, seen: Seen) -> Tensor:
         is_accurate_P = self.groups(seen)

@@ -76,6 +76,7 @@ class RecordLength:
     beta: float = 0.1
     floor: float = -0.9
     replaces: ClassVar[bool] = False
+    needs_entropy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.beta < 0:

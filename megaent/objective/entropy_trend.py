@@ -82,6 +82,7 @@ class EntropyTrend:
     limit: float | None = None
     no_step_reward: float | None = None
     replaces: ClassVar[bool] = True
+    needs_entropy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.entropy not in ("full", "top5"):

@@ -9,6 +9,14 @@ from megaent.objective.seen import Notes, Seen, Tokens, batch_tokens
 from megaent.types import Metrics, TokenTerms
 
 
+def shaped_rewards(method: Method, seen: Seen) -> torch.Tensor:
+    """[S] the rewards after the method's reward terms."""
+    reward_S = seen.batch.reward
+    for term in method.rewards:
+        reward_S = term(reward_S, seen)
+    return reward_S
+
+
 def estimate(method: Method, seen: Seen) -> tuple[TokenTerms, Metrics]:
     """Reduce ``method`` to per-token terms on a scored batch; nothing is changed in place.
 
@@ -20,9 +28,7 @@ def estimate(method: Method, seen: Seen) -> tuple[TokenTerms, Metrics]:
         raise ValueError(
             "estimate needs a scored batch: log_prob_old and entropy are missing; call score first"
         )
-    reward_S = batch.reward
-    for term in method.rewards:
-        reward_S = term(reward_S, seen)
+    reward_S = shaped_rewards(method, seen)
     advantage_S = method.advantage(reward_S, seen)
     advantage_T = advantage_S[batch.owner].to(batch.log_prob_old.dtype)
     for shape in method.shaping:

@@ -25,6 +25,7 @@ class Overlong:
     buffer: int = 4096  # tokens
     factor: float = 1.0
     replaces: ClassVar[bool] = False
+    needs_entropy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(0 < self.buffer <= self.max_length, "buffer", f"lie in [1, {self.max_length}]", self.buffer)
@@ -48,6 +49,7 @@ class LinearLength:
     max_length: int  # tokens
     only_correct: bool = False
     replaces: ClassVar[bool] = False
+    needs_entropy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(self.max_length > 0, "max_length", "be above 0 tokens", self.max_length)
@@ -75,6 +77,7 @@ class SigmoidLength:
 
     alpha: float = 1.0
     replaces: ClassVar[bool] = True
+    needs_entropy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 1, "alpha", "lie in [0, 1]", self.alpha)
@@ -113,6 +116,7 @@ class Cosine:
     wrong_long: float = 0.0
     exceeded: float = -1.0
     replaces: ClassVar[bool] = True
+    needs_entropy: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         require(self.max_length > 0, "max_length", "be above 0 tokens", self.max_length)

@@ -37,6 +37,7 @@ class RewardTerm(Piece, Protocol):
     """Reshapes the rewards of whole groups: [S] -> [S]."""
 
     replaces: ClassVar[bool]  # True: ignores the reward handed in, so only one can be in a method
+    needs_entropy: ClassVar[bool]  # True: reads a scored batch
 
     def __call__(self, reward_S: Tensor, seen: Seen) -> Tensor: ...
 
@@ -189,15 +190,20 @@ class Controller(Piece, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicSampling:
-    """Drop groups whose responses are all right or all wrong, and ask for more (DAPO, arXiv:2503.14476).
+    """Drop groups whose responses are all alike, and ask for more (DAPO, arXiv:2503.14476).
 
-    At most ``max_batches`` batches of prompts a step; what was kept by then is trained on.
+    Alike by ``metric``: "accuracy", all right or all wrong by the task's own grade; "shaped", of one reward
+    after the method's reward terms. At most ``max_batches`` batches of prompts a step; what was kept by
+    then is trained on.
     """
 
     max_batches: int = 10
+    metric: str = "accuracy"
 
     def words(self) -> str:
-        dropped = "groups that are all right or all wrong, by the task's own grade, are"
+        by_grade = self.metric == "accuracy"
+        alike = "all right or all wrong, by the task's own grade" if by_grade else "of one shaped reward"
+        dropped = f"groups that are {alike}, are"
         if self.max_batches == 1:
             return f"{dropped} dropped"
         return f"{dropped} replaced from up to {self.max_batches} batches of prompts a step"
