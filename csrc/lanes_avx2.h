@@ -42,6 +42,7 @@ struct Avx2Lanes {
   static Mask equal(Floats a, Floats b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
   static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
   static Floats zero_where(Mask mask, Floats a) { return _mm256_andnot_ps(mask, a); }
+  static Floats pick(Mask mask, Floats a, Floats b) { return _mm256_blendv_ps(b, a, mask); }
   static Counts count(Counts counts, Mask mask) {  // a true lane is the integer -1
     return _mm256_sub_epi32(counts, _mm256_castps_si256(mask));
   }

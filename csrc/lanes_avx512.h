@@ -49,6 +49,7 @@ struct Avx512Lanes {
   static Mask equal(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
   static Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
   static Floats zero_where(Mask mask, Floats a) { return _mm512_maskz_mov_ps(static_cast<Mask>(~mask), a); }
+  static Floats pick(Mask mask, Floats a, Floats b) { return _mm512_mask_blend_ps(mask, b, a); }
   static Counts count(Counts counts, Mask mask) {
     return _mm512_mask_add_epi32(counts, mask, counts, _mm512_set1_epi32(1));
   }

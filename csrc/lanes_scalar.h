@@ -96,6 +96,10 @@ struct ScalarLanes {
   static Floats zero_where(const Mask& mask, const Floats& a) {
     return each([&](int i) { return from_bits(bits(a.lane[i]) & ~mask.lane[i]); });
   }
+  // a where the mask is true, b elsewhere.
+  static Floats pick(const Mask& mask, const Floats& a, const Floats& b) {
+    return each([&](int i) { return mask.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
   static Counts count(const Counts& counts, const Mask& mask) {
     Counts result;
     for (int i = 0; i < 16; ++i) result.lane[i] = counts.lane[i] + static_cast<int32_t>(mask.lane[i] & 1u);

@@ -18,8 +18,19 @@ torch::stable::Tensor stats_combine(std::vector<torch::stable::Tensor> partials,
 
 void logits_stats_backward(torch::stable::Tensor logits, torch::stable::Tensor target,
                            torch::stable::Tensor stats, std::optional<torch::stable::Tensor> grad_log_prob,
-                           std::optional<torch::stable::Tensor> grad_entropy, int64_t vocab_start,
+                           std::optional<torch::stable::Tensor> grad_entropy,
+                           std::optional<torch::stable::Tensor> reference,
+                           std::optional<torch::stable::Tensor> kl_stats,
+                           std::optional<torch::stable::Tensor> grad_kl, int64_t vocab_start,
                            double inv_temperature, torch::stable::Tensor out);
+
+torch::stable::Tensor kl_partial(torch::stable::Tensor logits, torch::stable::Tensor reference,
+                                 torch::stable::Tensor partial, torch::stable::Tensor reference_partial,
+                                 double inv_temperature);
+
+torch::stable::Tensor top_logits(torch::stable::Tensor logits);
+
+torch::stable::Tensor count_above(torch::stable::Tensor logits, torch::stable::Tensor bound);
 
 std::tuple<torch::stable::Tensor, torch::stable::Tensor> segment_support(torch::stable::Tensor token,
                                                                          torch::stable::Tensor start,

@@ -15,22 +15,51 @@ struct RowStats {
   double second;    // sum of exp(x) x^2
 };
 
-// With log p = (z - max) / temperature - log_total: every entry becomes p (constant + slope log p).
+// With log p = (z - max) / temperature - log_total: every entry becomes p (constant + slope log p). With a reference
+// it becomes p (constant + slope log p + divergence d), d = (z - z_ref) / temperature + rho.
 struct RowGradient {
   float inv_temperature;
   float max;
   float log_total;
   float constant;
   float slope;
+  float rho;
+  float divergence;
 };
+
+// What normalises one row of the policy's logits and the reference's, as in megaent/ops/divergence.py.
+struct RowPair {
+  float inv_temperature;
+  float max, log_total;
+  float max_ref, log_total_ref;
+  float rho;         // log of the reference's mass over the policy's
+  bool is_rho_small;  // (z - z_ref) / temperature + rho loses nothing; else log p - log q loses less
+};
+
+struct RowDivergence {
+  double kl;      // sum of p d - p + q
+  double excess;  // sum of q - p, which is 0 where rho is exact
+};
+
+constexpr int kTop = 8;  // largest entries that are looked for
 
 // bf16 goes by as its bits. Results depend on the row alone: not on its alignment, not on the rows beside it.
 struct RowKernels {
   RowStats (*stats_float)(const float* row, int64_t num_columns, float inv_temperature, bool moments);
   RowStats (*stats_bfloat16)(const uint16_t* row, int64_t num_columns, float inv_temperature, bool moments);
-  // `grad` may be `row`.
-  void (*backward_float)(const float* row, float* grad, int64_t num_columns, const RowGradient& how);
-  void (*backward_bfloat16)(const uint16_t* row, uint16_t* grad, int64_t num_columns, const RowGradient& how);
+  // `grad` may be `row`; `reference` is nullptr or a row as long.
+  void (*backward_float)(const float* row, const float* reference, float* grad, int64_t num_columns,
+                         const RowGradient& how);
+  void (*backward_bfloat16)(const uint16_t* row, const uint16_t* reference, uint16_t* grad,
+                            int64_t num_columns, const RowGradient& how);
+  RowDivergence (*divergence_float)(const float* row, const float* reference, int64_t num_columns,
+                                    const RowPair& pair);
+  RowDivergence (*divergence_bfloat16)(const uint16_t* row, const uint16_t* reference, int64_t num_columns,
+                                       const RowPair& pair);
+  void (*top_float)(const float* row, int64_t num_columns, float* top);  // kTop of them, falling
+  void (*top_bfloat16)(const uint16_t* row, int64_t num_columns, float* top);
+  int64_t (*count_above_float)(const float* row, int64_t num_columns, float bound);
+  int64_t (*count_above_bfloat16)(const uint16_t* row, int64_t num_columns, float bound);
 };
 
 extern const RowKernels kScalarRows;

@@ -2,8 +2,9 @@
 
 A *segment* is a maximal run of low-entropy tokens, half-open ``[start, stop)``. A *pattern* is a segment
 that occurs, whole, inside a segment of another response. ``segment_support`` says for every token what
-the patterns over it tell; ``linked_patterns`` is the published search, which depends on the order of
-the responses.
+the patterns over it tell, in C++ (``csrc/segment_support.cpp``) or by ``search_by_doubling`` in torch, which
+is the truth of the other; ``linked_patterns`` is the published search, which depends on the order of the
+responses.
 
 L tokens of one group, packed; K segments; R responses of the group.
 """
@@ -16,6 +17,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from megaent.ops.backend import segment_backend
 
 Pattern = tuple[int, ...]
 """Token ids."""
@@ -59,6 +62,18 @@ def segments(is_low_L: Tensor, owner_L: Tensor, min_length: int) -> Segments:
 
 def segment_support(token_L: Tensor, found: Segments, correct_R: Tensor) -> Support:
     """For every token what the patterns over it tell; every occurrence inside a segment counts.
+
+    ``megaent.ops.backend.segment_backend`` says which of two searches runs; both give the same integers.
+    """
+    if segment_backend(token_L.device.type) == "reference":
+        return search_by_doubling(token_L, found, correct_R)
+    from megaent.ops import cpu  # loads the library, which need not be built
+
+    return Support(*cpu.segment_support(token_L, found.start, found.stop, found.owner, correct_R))
+
+
+def search_by_doubling(token_L: Tensor, found: Segments, correct_R: Tensor) -> Support:
+    """``segment_support`` in torch, on any device.
 
     Equal windows are found exactly, without comparing pairs: windows of length 2^k are numbered by
     doubling, and two windows of any length l are equal when their first and last 2^k tokens are, with

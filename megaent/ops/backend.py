@@ -2,8 +2,8 @@
 
 The name is the argument ``backend=`` or, without one, the environment variable ``MEGAENT_OPS_BACKEND``.
 A named backend that is not built or cannot serve the tensors is an error. Where none is named, fp32 and
-bf16 tensors on the CPU take ``cpu`` if it is built, and all others ``reference``. ``triton`` is taken only
-where it is named: no card has run it yet.
+bf16 tensors on the CPU take ``cpu`` if it is built, and all others ``reference``. ``triton`` and ``cuda`` are
+taken only where they are named: no card has run them yet.
 """
 
 from __future__ import annotations
@@ -19,16 +19,26 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from megaent.ops.divergence import Divergence
+
 COMPILED_OPS = Path(__file__).parents[1] / "_C.so"
 """What ``scripts/build_ops`` makes of ``csrc/``."""
+
+COMPILED_CUDA_OPS = COMPILED_OPS.with_name("_CUDA.so")
+"""What ``scripts/build_cuda`` makes of ``csrc/``."""
 
 # Looked at once: torch.compile cannot look at a disk.
 _IS_THERE = {
     "reference": True,
     "cpu": COMPILED_OPS.exists(),
     "triton": importlib.util.find_spec("triton") is not None,
+    "cuda": COMPILED_CUDA_OPS.exists(),
 }
-_HINTS = {"cpu": "; ./scripts/build_ops builds cpu", "triton": "; `pip install triton` adds triton"}
+_HINTS = {
+    "cpu": "; ./scripts/build_ops builds cpu",
+    "triton": "; `pip install triton` adds triton",
+    "cuda": "; ./scripts/build_cuda builds cuda where torch has CUDA",
+}
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +52,12 @@ _BACKENDS = {
     "reference": _Served(None, None),
     "cpu": _Served(("cpu",), (torch.float32, torch.bfloat16)),
     "triton": _Served(("cuda",), (torch.float32, torch.bfloat16, torch.float16)),
+    "cuda": _Served(("cuda",), (torch.float32, torch.bfloat16, torch.float16)),
 }
 
 
 class Backend(Protocol):
-    """The three row operations; every quantity and layout is said in ``megaent.ops.reference``."""
+    """The row operations; every quantity and layout is said in ``megaent.ops.reference``."""
 
     def logits_stats(
         self, logits_NV: Tensor, target_N: Tensor, *, vocab_start: int, inv_temperature: float, moments: bool
@@ -64,8 +75,23 @@ class Backend(Protocol):
         grad_entropy_N: Tensor | None,
         vocab_start: int,
         inv_temperature: float,
+        divergence: Divergence | None = None,
         out: Tensor | None = None,
     ) -> Tensor: ...
+
+    def kl_partial(
+        self,
+        logits_NV: Tensor,
+        reference_NV: Tensor,
+        partial: Tensor,
+        reference_partial: Tensor,
+        *,
+        inv_temperature: float,
+    ) -> Tensor: ...
+
+    def top_logits(self, logits_NV: Tensor) -> Tensor: ...
+
+    def count_above(self, logits_NV: Tensor, bound_N: Tensor) -> Tensor: ...
 
 
 def available_backends() -> tuple[str, ...]:
@@ -89,6 +115,10 @@ def get_backend(name: str | None = None, device: str = "cpu", dtype: torch.dtype
         from megaent.ops import triton
 
         return triton
+    if chosen == "cuda":
+        from megaent.ops import cuda
+
+        return cuda
     from megaent.ops import reference
 
     return reference
@@ -98,8 +128,7 @@ def _choose(name: str | None, device: str, dtype: torch.dtype) -> str:
     asked = name or os.environ.get("MEGAENT_OPS_BACKEND") or None
     chosen = _default(device, dtype) if asked is None else asked
     if chosen not in available_backends():
-        hint = _HINTS.get(chosen, "")
-        raise ValueError(f"backend must be one of {', '.join(available_backends())}, got {chosen!r}{hint}")
+        raise ValueError(_not_there(chosen))
     if not _serves(chosen, device, dtype):
         devices, dtypes = _BACKENDS[chosen]
         raise ValueError(
@@ -107,7 +136,7 @@ def _choose(name: str | None, device: str, dtype: torch.dtype) -> str:
             f"got {dtype} on {device}; name reference, or none"
         )
     if not torch.compiler.is_compiling():
-        _announce(chosen)
+        _announce("backend", chosen)
     return chosen
 
 
@@ -121,6 +150,26 @@ def _serves(name: str, device: str, dtype: torch.dtype) -> bool:
     return (devices is None or device in devices) and (dtypes is None or dtype in dtypes)
 
 
+def segment_backend(device: str) -> str:
+    """Who searches for segments that come back: ``cpu`` (C++) or ``reference`` (torch).
+
+    The C++ search where it is built and the tokens are on a CPU, unless ``MEGAENT_OPS_BACKEND`` names
+    ``reference``; the backends of a GPU have none of their own and say nothing here. Both give the same
+    integers. Raises ValueError where ``cpu`` is named and is not built.
+    """
+    named = os.environ.get("MEGAENT_OPS_BACKEND") or None
+    if named is not None and named not in available_backends():
+        raise ValueError(_not_there(named))
+    is_compiled = device == "cpu" and _IS_THERE["cpu"] and named != "reference"
+    chosen = "cpu" if is_compiled else "reference"
+    _announce("backend of segment_support", chosen)
+    return chosen
+
+
+def _not_there(name: str) -> str:
+    return f"backend must be one of {', '.join(available_backends())}, got {name!r}{_HINTS.get(name, '')}"
+
+
 @functools.cache
-def _announce(name: str) -> None:
-    log.info("megaent.ops backend: %s", name)
+def _announce(what: str, name: str) -> None:
+    log.info("megaent.ops %s: %s", what, name)

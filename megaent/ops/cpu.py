@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from megaent.ops.backend import COMPILED_OPS
+from megaent.ops.divergence import KL_ROWS, Divergence
+from megaent.ops.reference import NUM_TOP
 
 if not COMPILED_OPS.exists():
     raise ValueError(f"the C++ ops are not built ({COMPILED_OPS} is absent): run ./scripts/build_ops")
@@ -52,22 +54,51 @@ def logits_stats_backward(
     grad_entropy_N: Tensor | None,
     vocab_start: int,
     inv_temperature: float,
+    divergence: Divergence | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """The gradient of this shard's logits, in their type; ``out`` may be ``logits_NV`` itself."""
     rows_NV = _adjacent(logits_NV)
     result_NV = torch.empty_like(rows_NV) if out is None else out
+    reference_NV, kl_stats, grad_kl_N = (None, None, None) if divergence is None else divergence
     torch.ops.megaent.logits_stats_backward(
         rows_NV,
         target_N,
         stats,
         grad_log_prob_N,
         grad_entropy_N,
+        None if reference_NV is None else _adjacent(reference_NV),
+        kl_stats,
+        grad_kl_N,
         vocab_start,
         inv_temperature,
         out=result_NV,
     )
     return result_NV
+
+
+def kl_partial(
+    logits_NV: Tensor,
+    reference_NV: Tensor,
+    partial: Tensor,
+    reference_partial: Tensor,
+    *,
+    inv_temperature: float,
+) -> Tensor:
+    """KL and the parts of rho of this shard, [3, N] fp32, as ``megaent.ops.divergence`` says."""
+    return torch.ops.megaent.kl_partial(
+        _adjacent(logits_NV), _adjacent(reference_NV), partial, reference_partial, inv_temperature
+    )
+
+
+def top_logits(logits_NV: Tensor) -> Tensor:
+    """The largest logits of every row, falling, [8, N] fp32; -inf where there are fewer columns."""
+    return torch.ops.megaent.top_logits(_adjacent(logits_NV))
+
+
+def count_above(logits_NV: Tensor, bound_N: Tensor) -> Tensor:
+    """[N] int64 entries of every row that are strictly larger than its ``bound``."""
+    return torch.ops.megaent.count_above(_adjacent(logits_NV), bound_N)
 
 
 def segment_support(
@@ -110,8 +141,36 @@ def _(partials, inv_temperature):
 
 
 @torch.library.register_fake("megaent::logits_stats_backward")
-def _(logits, target, stats, grad_log_prob, grad_entropy, vocab_start, inv_temperature, *, out):
+def _(
+    logits,
+    target,
+    stats,
+    grad_log_prob,
+    grad_entropy,
+    reference,
+    kl_stats,
+    grad_kl,
+    vocab_start,
+    inv_temperature,
+    *,
+    out,
+):
     return None
+
+
+@torch.library.register_fake("megaent::kl_partial")
+def _(logits, reference, partial, reference_partial, inv_temperature):
+    return partial.new_empty(KL_ROWS, logits.shape[0])
+
+
+@torch.library.register_fake("megaent::top_logits")
+def _(logits):
+    return logits.new_empty(NUM_TOP, logits.shape[0], dtype=torch.float32)
+
+
+@torch.library.register_fake("megaent::count_above")
+def _(logits, bound):
+    return logits.new_empty(logits.shape[0], dtype=torch.int64)
 
 
 @torch.library.register_fake("megaent::segment_support")

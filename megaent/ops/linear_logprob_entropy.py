@@ -13,18 +13,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
-from megaent.ops.backend import Backend, get_backend
-from megaent.ops.logprob_entropy import (
-    TokenStatistics,
-    check_arguments,
-    check_target,
-    gather_partials,
-    ignored,
-    select_extras,
-    silence,
-    split_stats,
-)
 from megaent.ops.reference import statistics_dtype
+from megaent.ops.token_statistics import (
+    Shard,
+    TokenStatistics,
+    combine_shards,
+    divergence_of,
+    ignored,
+    output_gradients,
+    results,
+    shard_of,
+    shard_partial,
+    sum_over_shards,
+)
 
 DEFAULT_WORKSPACE_BYTES = 256 * 2**20
 
@@ -40,6 +41,8 @@ def linear_logprob_entropy(
     ignore_index: int | None = None,
     group: ProcessGroup | None = None,
     extras: tuple[str, ...] = (),
+    reference_hidden: Tensor | None = None,
+    reference_weight: Tensor | None = None,
     backend: str | None = None,
     mode: str = "recompute",
     workspace_bytes: int | None = None,
@@ -51,109 +54,189 @@ def linear_logprob_entropy(
     (or reduce-scatters it under sequence parallelism). ``workspace_bytes`` bounds the logits of
     one chunk; results are repeatable for a fixed value of it.
 
+    ``reference_hidden`` [N, E] and ``reference_weight`` [V, E], another policy's in the same type, add ``kl``
+    as ``reference_logits`` does there; neither receives a gradient. A chunk then holds the logits of
+    both policies, and half as many rows fit the workspace.
+
+    "target_rank" among the ``extras`` compares every logit with the target's once all shards know it:
+    in the mode "recompute" the logits are formed a second time for that.
+
     Raises ValueError as ``logprob_entropy`` does, and for an unknown ``mode``.
     """
-    check_arguments(hidden, target, temperature=temperature, extras=extras)
-    if weight.dim() != 2 or weight.shape[1] != hidden.shape[1]:
-        raise ValueError(
-            f"weight must have shape [V, D] with D = {hidden.shape[1]} as in hidden, got {list(weight.shape)}"
-        )
     if mode not in ("recompute", "store"):
         raise ValueError(f"mode must be recompute or store, got {mode!r}")
-    num_rows = weight.shape[0]
-    limit = num_rows if vocab_size is None else max(0, min(num_rows, vocab_size - vocab_start))
-    whole = vocab_size if vocab_size is not None else (num_rows if group is None else 2**62)
-    check_target(target, whole, ignore_index)
-    ignored_N = ignored(target, ignore_index)
-    if ignored_N is not None:
-        # What an ignored row holds may be NaN, and 0 * NaN would reach the weight's gradient.
-        hidden = hidden.masked_fill(ignored_N[:, None], 0.0)
-    options = _Options(
-        get_backend(backend, hidden.device.type, hidden.dtype),
-        1.0 / temperature,
-        vocab_start,
-        limit,
-        ignore_index,
-        group,
-        bool(extras),
-        mode == "store",
-        rows_per_chunk(weight, workspace_bytes),
+    heads = _Heads(hidden, weight, reference_hidden, reference_weight)
+    heads.check()
+    shard = shard_of(
+        hidden,
+        target,
+        weight.shape[0],
+        temperature=temperature,
+        vocab_start=vocab_start,
+        vocab_size=vocab_size,
+        ignore_index=ignore_index,
+        group=group,
+        extras=extras,
+        has_reference=heads.has_reference,
+        backend=backend,
     )
-    return select_extras(_LinearLogprobEntropy.apply(hidden, weight, target, options), extras)
+    chunk = rows_per_chunk(weight, workspace_bytes, num_policies=2 if heads.has_reference else 1)
+    options = _Options(shard, mode == "store", chunk)
+    found = _LinearLogprobEntropy.apply(*heads.without(ignored(target, ignore_index)), target, options)
+    return TokenStatistics(**dict(zip(shard.names(), found, strict=True)))
 
 
-def rows_per_chunk(weight_VD: Tensor, workspace_bytes: int | None) -> int:
+def rows_per_chunk(weight_VD: Tensor, workspace_bytes: int | None, *, num_policies: int = 1) -> int:
     """How many tokens' logits, in the statistics' type, fit the workspace; at least one."""
-    row_bytes = weight_VD.shape[0] * statistics_dtype(weight_VD.dtype).itemsize
+    row_bytes = num_policies * weight_VD.shape[0] * statistics_dtype(weight_VD.dtype).itemsize
     return max(1, (workspace_bytes or DEFAULT_WORKSPACE_BYTES) // max(1, row_bytes))
 
 
 class _Options(NamedTuple):
-    backend: Backend
-    inv_temperature: float
-    vocab_start: int
-    row_limit: int  # rows of this shard that are not padding
-    ignore_index: int | None
-    group: ProcessGroup | None
-    moments: bool
+    shard: Shard
     is_stored: bool
-    chunk: int
+    chunk: int  # rows
+
+
+class _Logits(NamedTuple):
+    """Of one chunk of rows."""
+
+    policy: Tensor
+    reference: Tensor | None
+
+
+class _Heads(NamedTuple):
+    """What the logits of both policies are made of."""
+
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    reference_hidden_NE: Tensor | None
+    reference_weight_VE: Tensor | None
+
+    @property
+    def has_reference(self) -> bool:
+        return self.reference_hidden_NE is not None or self.reference_weight_VE is not None
+
+    def check(self) -> None:
+        _check_head("hidden", self.hidden_ND, "weight", self.weight_VD)
+        if not self.has_reference:
+            return
+        if self.reference_hidden_NE is None or self.reference_weight_VE is None:
+            missing = "reference_hidden" if self.reference_hidden_NE is None else "reference_weight"
+            raise ValueError(f"reference_hidden and reference_weight go together, {missing} is missing")
+        _check_head(
+            "reference_hidden", self.reference_hidden_NE, "reference_weight", self.reference_weight_VE
+        )
+        found = self.reference_hidden_NE.shape[0], self.reference_weight_VE.shape[0]
+        expected = self.hidden_ND.shape[0], self.weight_VD.shape[0]
+        if found != expected:
+            raise ValueError(
+                "reference_hidden and reference_weight must have as many rows as hidden and weight, "
+                f"{expected[0]} and {expected[1]}, got {found[0]} and {found[1]}"
+            )
+        dtypes = self.reference_hidden_NE.dtype, self.reference_weight_VE.dtype
+        if set(dtypes) != {self.hidden_ND.dtype}:
+            raise ValueError(
+                f"reference_hidden and reference_weight must be {self.hidden_ND.dtype} as hidden is, "
+                f"got {dtypes[0]} and {dtypes[1]}"
+            )
+
+    def without(self, ignored_N: Tensor | None) -> _Heads:
+        """With 0 for ignored rows: they may hold NaN, and 0 * NaN would reach the weight's gradient."""
+        if ignored_N is None:
+            return self
+        hidden_ND = self.hidden_ND.masked_fill(ignored_N[:, None], 0.0)
+        reference_NE = self.reference_hidden_NE
+        if reference_NE is not None:
+            reference_NE = reference_NE.masked_fill(ignored_N[:, None], 0.0)
+        return self._replace(hidden_ND=hidden_ND, reference_hidden_NE=reference_NE)
+
+    def logits(self, part: slice, limit: int) -> _Logits:
+        policy_NV = self.hidden_ND[part] @ self.weight_VD[:limit].T
+        if self.reference_hidden_NE is None or self.reference_weight_VE is None:
+            return _Logits(policy_NV, None)
+        return _Logits(policy_NV, self.reference_hidden_NE[part] @ self.reference_weight_VE[:limit].T)
+
+
+def _check_head(hidden_name: str, hidden: Tensor, weight_name: str, weight: Tensor) -> None:
+    if hidden.dim() != 2 or weight.dim() != 2 or weight.shape[1] != hidden.shape[1]:
+        raise ValueError(
+            f"{weight_name} must have shape [V, D] with D = {hidden.shape[-1]} as in {hidden_name}, "
+            f"got {list(weight.shape)} and {list(hidden.shape)}"
+        )
 
 
 class _LinearLogprobEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, options: _Options):
-        rows_VD = weight_VD[: options.row_limit]
-        partials, kept = [], []
-        for part in _chunks(hidden_ND.shape[0], options.chunk):
-            logits_NV = hidden_ND[part] @ rows_VD.T
-            partials.append(
-                options.backend.logits_stats(
-                    logits_NV,
-                    target_N[part],
-                    vocab_start=options.vocab_start,
-                    inv_temperature=options.inv_temperature,
-                    moments=options.moments,
-                )
-            )
+    def forward(
+        ctx,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        reference_hidden_NE: Tensor | None,
+        reference_weight_VE: Tensor | None,
+        target_N: Tensor,
+        options: _Options,
+    ) -> tuple[Tensor, ...]:
+        heads = _Heads(hidden_ND, weight_VD, reference_hidden_NE, reference_weight_VE)
+        shard, chunks = options.shard, _chunks(hidden_ND.shape[0], options.chunk)
+        partials: list[Tensor] = []
+        kept: list[_Logits] = []
+        for part in chunks:
+            logits = heads.logits(part, shard.limit)
+            partials.append(shard_partial(logits.policy, logits.reference, target_N[part], shard))
             if options.is_stored:
-                kept.append(logits_NV)
-        stats = options.backend.stats_combine(
-            gather_partials(torch.cat(partials, dim=1), options.group),
-            inv_temperature=options.inv_temperature,
-        )
-        ctx.save_for_backward(hidden_ND, weight_VD, target_N, stats, *kept)
+                kept.append(logits)
+        whole = combine_shards(torch.cat(partials, dim=1), shard)
+        rank_N = None
+        if "target_rank" in shard.extras:
+            counts = []
+            for number, part in enumerate(chunks):
+                logits_NV = (kept[number] if kept else heads.logits(part, shard.limit)).policy
+                counts.append(shard.backend.count_above(logits_NV, whole.target_logit_N[part]))
+            rank_N = sum_over_shards(torch.cat(counts), shard.group)
+        flat = [tensor for logits in kept for tensor in logits]
+        ctx.save_for_backward(*heads, target_N, whole.stats, whole.kl_stats, *flat)
         ctx.options = options
-        return split_stats(ctx, stats, ignored(target_N, options.ignore_index))
+        return results(ctx, whole, rank_N, target_N, shard)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_log_prob_N, grad_entropy_N, *_):
-        hidden_ND, weight_VD, target_N, stats, *kept = ctx.saved_tensors
-        options: _Options = ctx.options
-        rows_VD = weight_VD[: options.row_limit]
-        ignored_N = ignored(target_N, options.ignore_index)
-        grad_log_prob_N = silence(grad_log_prob_N, ignored_N)
-        grad_entropy_N = silence(grad_entropy_N, ignored_N)
-        grad_hidden_ND = torch.empty_like(hidden_ND)
+    def backward(ctx, *grads):
+        heads = _Heads(*ctx.saved_tensors[:4])
+        target_N, stats, kl_stats, *kept = ctx.saved_tensors[4:]
+        shard: Shard = ctx.options.shard
+        grad_log_prob_N, grad_entropy_N, grad_kl_N = output_gradients(grads, target_N, shard)
+        grad_hidden_ND = torch.empty_like(heads.hidden_ND)
         # bf16 sums over thousands of chunks would lose the small ones.
-        grad_weight_VD = torch.zeros(weight_VD.shape, dtype=stats.dtype, device=weight_VD.device)
-        for number, part in enumerate(_chunks(hidden_ND.shape[0], options.chunk)):
-            logits_NV = kept[number] if kept else hidden_ND[part] @ rows_VD.T
-            grad_NV = options.backend.logits_stats_backward(
-                logits_NV,
+        grad_weight_VD = torch.zeros(heads.weight_VD.shape, dtype=stats.dtype, device=heads.weight_VD.device)
+        for number, part in enumerate(_chunks(heads.hidden_ND.shape[0], ctx.options.chunk)):
+            if kept:
+                logits = _Logits(kept[2 * number], kept[2 * number + 1])
+            else:
+                logits = heads.logits(part, shard.limit)
+            grad_NV = shard.backend.logits_stats_backward(
+                logits.policy,
                 target_N[part],
                 stats[:, part],
-                grad_log_prob_N=None if grad_log_prob_N is None else grad_log_prob_N[part],
-                grad_entropy_N=None if grad_entropy_N is None else grad_entropy_N[part],
-                vocab_start=options.vocab_start,
-                inv_temperature=options.inv_temperature,
+                grad_log_prob_N=_rows(grad_log_prob_N, part),
+                grad_entropy_N=_rows(grad_entropy_N, part),
+                vocab_start=shard.vocab_start,
+                inv_temperature=shard.inv_temperature,
+                divergence=divergence_of(logits.reference, _columns(kl_stats, part), _rows(grad_kl_N, part)),
                 # Logits made for this chunk alone are free to be written over; kept ones may be needed again.
-                out=None if kept else logits_NV,
+                out=None if kept else logits.policy,
             )
-            grad_hidden_ND[part] = grad_NV @ rows_VD
-            grad_weight_VD[: options.row_limit] += grad_NV.T @ hidden_ND[part]
-        return grad_hidden_ND, grad_weight_VD.to(weight_VD.dtype), None, None
+            grad_hidden_ND[part] = grad_NV @ heads.weight_VD[: shard.limit]
+            grad_weight_VD[: shard.limit] += grad_NV.T @ heads.hidden_ND[part]
+        return grad_hidden_ND, grad_weight_VD.to(heads.weight_VD.dtype), None, None, None, None
+
+
+def _rows(value_N: Tensor | None, part: slice) -> Tensor | None:
+    return None if value_N is None else value_N[part]
+
+
+def _columns(value_KN: Tensor | None, part: slice) -> Tensor | None:
+    return None if value_KN is None else value_KN[:, part]
 
 
 def _chunks(num_rows: int, size: int) -> list[slice]:

@@ -12,7 +12,8 @@ matter: ``s + c - 1`` from left to right rounds s away in fp32.
 
 Statistics are fp32, or fp64 for fp64 input. A ``partial`` is [K, N] with rows m, c, s, t, z_y and,
 with ``moments``, the sums of exp(2x) and exp(x) x^2. ``stats`` is [K', N] with rows log_prob,
-entropy, m, log(c + s) and, with moments, sum p^2 and the variance of log p.
+entropy, m, log(c + s) and, with moments, sum p^2 and the variance of log p. What is measured against a
+second model's logits is in ``megaent.ops.divergence``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from megaent.ops.divergence import Divergence, in_order, kl_gradient, kl_partial
+
+__all__ = [
+    "count_above",
+    "kl_partial",
+    "logits_stats",
+    "logits_stats_backward",
+    "statistics_dtype",
+    "stats_combine",
+    "top_logits",
+    "top_mass",
+]
+
+NUM_TOP = 8
+"""Tokens whose probability ``top8_mass`` adds up."""
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -102,11 +119,13 @@ def logits_stats_backward(
     grad_entropy_N: Tensor | None,
     vocab_start: int,
     inv_temperature: float,
+    divergence: Divergence | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """``1/temperature * (g_lp (1_y - p) - g_H p (log p + H))`` for this shard, in the input's type.
+    """The gradient of this shard's logits, rounded once, to their type.
 
-    Written into ``out`` where it is given, which may be ``logits_NV`` itself.
+    ``1/temperature * (g_lp (1_y - p) - g_H p (log p + H) + g_KL p (log p - log q - KL))``, the last where a
+    ``divergence`` is given. Written into ``out`` where it is given, which may be ``logits_NV`` itself.
     """
     _, entropy_N, max_N, log_total_N = stats[:4]
     z_NV = logits_NV.to(stats.dtype)
@@ -121,5 +140,29 @@ def logits_stats_backward(
     if grad_entropy_N is not None:
         centred_NV = torch.where(p_NV > 0, p_NV * (log_p_NV + entropy_N[:, None]), 0.0)
         grad_NV -= grad_entropy_N[:, None] * centred_NV
+    if divergence is not None:
+        grad_NV += kl_gradient(z_NV, log_p_NV, divergence, inv_temperature=inv_temperature)
     scaled_NV = (grad_NV * inv_temperature).to(logits_NV.dtype)
     return scaled_NV if out is None else out.copy_(scaled_NV)
+
+
+# ---------------------------------------------------------------- ranks and the most probable tokens
+
+
+def top_logits(logits_NV: Tensor) -> Tensor:
+    """The largest logits of every row, falling, [8, N] in their type; -inf where there are fewer columns."""
+    num_found = min(NUM_TOP, logits_NV.shape[1])
+    largest = logits_NV.topk(num_found, dim=1).values.T
+    return torch.nn.functional.pad(largest, (0, 0, 0, NUM_TOP - num_found), value=-torch.inf)
+
+
+def top_mass(tops: Sequence[Tensor], stats: Tensor, *, inv_temperature: float) -> Tensor:
+    """[N] the probability of the 8 largest logits of whole rows, from those of the shards."""
+    largest = torch.cat(list(tops)).topk(NUM_TOP, dim=0).values
+    p = ((largest - stats[2]) * inv_temperature - stats[3]).exp()
+    return in_order(p).clamp(max=1.0)  # rounding may pass 1
+
+
+def count_above(logits_NV: Tensor, bound_N: Tensor) -> Tensor:
+    """[N] int64 entries of every row that are strictly larger than its ``bound``."""
+    return (logits_NV > bound_N[:, None]).sum(1)

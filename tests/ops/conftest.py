@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from megaent.ops.backend import available_backends
+
 
 @pytest.fixture(autouse=True)
 def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +24,11 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(20)
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The backends that run on a CPU; Triton's has its cases in triton_cases.py."""
+    if request.param not in available_backends():
+        pytest.skip("the C++ ops are not built; run `./scripts/build_ops`")
+    return request.param

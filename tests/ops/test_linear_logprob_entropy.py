@@ -1,15 +1,10 @@
-"""The same statistics without the logits in memory: chunks, modes, and real ranks of a split vocabulary."""
+"""The same statistics without the logits in memory: chunks, modes, padding."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from support.compare import assert_as_accurate_as_torch
@@ -209,69 +204,3 @@ def test_bad_arguments_are_refused_with_what_came(change: dict, message: str) ->
         linear_logprob_entropy(
             torch.zeros(2, 3), arguments.pop("weight"), arguments.pop("target"), **arguments
         )
-
-
-# ---------------------------------------------------------------- real ranks
-
-
-def run_ranks(folder: Path, size: int) -> list[dict[str, np.ndarray]]:
-    root = Path(__file__).resolve().parents[2]
-    script = root / "tests" / "support" / "vocab_parallel_worker.py"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(size), str(folder)],
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    try:
-        said = [worker.communicate(timeout=120)[0] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0] * size, said
-    return [dict(np.load(folder / f"rank{rank}.npz")) for rank in range(size)]
-
-
-@pytest.mark.parametrize("widths", [(21, 19), (30, 3, 7)], ids=["2 ranks", "3 ranks"])
-def test_ranks_of_a_split_vocabulary_give_what_one_rank_gives(
-    rng: torch.Generator, tmp_path: Path, widths: tuple[int, ...]
-) -> None:
-    """The last shard ends in two padded columns."""
-    hidden, weight, target, cotangents = random_case(rng, 33, 40, dtype=torch.float64)
-    target[5], target[target >= 38] = -100, 0
-    logits = 3 * torch.randn(33, 40, generator=rng, dtype=torch.float64)
-    logits[7, : widths[0]] = -torch.inf
-    target[7] = 37
-    np.savez(
-        tmp_path / "inputs.npz",
-        hidden=hidden.numpy(),
-        weight=weight.numpy(),
-        logits=logits.numpy(),
-        target=target.numpy(),
-        cotangents=torch.stack(cotangents).numpy(),
-        widths=np.array(widths),
-        vocab_size=np.array(38),
-    )
-    ranks = run_ranks(tmp_path, len(widths))
-    options: dict[str, Any] = {"temperature": 0.8, "vocab_size": 38, "ignore_index": -100}
-    plain, (dz,) = gradients(lambda z: logprob_entropy(z, target, **options), logits, cotangents=cotangents)
-    linear, (dh, dw) = gradients(
-        lambda h, w: linear_logprob_entropy(h, w, target, **options), hidden, weight, cotangents=cotangents
-    )
-    expected = {
-        "log_prob": plain[0],
-        "entropy": plain[1],
-        "linear_log_prob": linear[0],
-        "linear_entropy": linear[1],
-    }
-    for name, value in expected.items():
-        np.testing.assert_allclose(ranks[0][name], value, rtol=1e-12, atol=1e-12, err_msg=name)
-        assert all(np.array_equal(rank[name], ranks[0][name]) for rank in ranks), "to the bit on every rank"
-    np.testing.assert_allclose(np.concatenate([r["dz"] for r in ranks], 1), dz, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(np.concatenate([r["dw"] for r in ranks], 0), dw, rtol=1e-12, atol=1e-12)
-    for rank in ranks:
-        np.testing.assert_allclose(rank["dh"], dh, rtol=1e-12, atol=1e-12)

@@ -20,6 +20,9 @@ pytestmark = pytest.mark.skipif(
 
 TYPES = {
     "target_ptr": "*i64",
+    "norms_ptr": "*fp32",
+    "kl_stats_ptr": "*fp32",
+    "grad_kl_ptr": "*fp32",
     "out_ptr": "*fp32",
     "part_ptr": "*fp32",
     "stats_ptr": "*fp32",
@@ -117,23 +120,53 @@ def test_forward(arch: int, dtype: str, vocab: int, moments: bool, tmp_path: Pat
 
 @pytest.mark.parametrize("arch", [80, 90])
 @pytest.mark.parametrize(
-    ("dtype", "aligned"), [("bf16", True), ("fp16", True), ("fp32", True), ("bf16", False)]
+    ("dtype", "aligned", "has_kl"),
+    [
+        ("bf16", True, False),
+        ("fp16", True, False),
+        ("fp32", True, False),
+        ("bf16", False, False),
+        ("bf16", True, True),
+        ("fp32", True, True),
+    ],
 )
-def test_backward(arch: int, dtype: str, aligned: bool, tmp_path: Path, record_property) -> None:
-    from megaent_kernels.logits_stats import logits_stats_bwd_kernel
+def test_backward(
+    arch: int, dtype: str, aligned: bool, has_kl: bool, tmp_path: Path, record_property
+) -> None:
+    from megaent_kernels.logits_gradient import logits_stats_bwd_kernel
     from megaent_kernels.tune import backward_launch
 
     block, num_warps = backward_launch(151936)
     vector = ENTRIES[dtype] if aligned else 1
-    constants = {"BLOCK": block, "VECTOR": vector, "HAS_LOG_PROB": True, "HAS_ENTROPY": True}
-    types = {"z_ptr": f"*{dtype}", "out_ptr": f"*{dtype}"}
-    ptx = compiled(logits_stats_bwd_kernel, arch, num_warps, types, constants)
+    flags = {"HAS_LOG_PROB": True, "HAS_ENTROPY": True, "HAS_KL": has_kl}
+    types = dict.fromkeys(("z_ptr", "out_ptr", "ref_ptr"), f"*{dtype}")
+    ptx = compiled(
+        logits_stats_bwd_kernel, arch, num_warps, types, {"BLOCK": block, "VECTOR": vector} | flags
+    )
     registers, spilled = assemble(ptx, tmp_path)
     record_property("registers", registers)
     assert spilled == 0
     per_thread = block // (32 * num_warps * ENTRIES[dtype]) if aligned else 0
-    assert loads_of_16_bytes(ptx) == per_thread
+    assert loads_of_16_bytes(ptx) == per_thread * (2 if has_kl else 1)
     assert len(re.findall(r"st\.global\S*\.v4\.b32", ptx)) == per_thread
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize(("dtype", "aligned"), [("bf16", True), ("fp32", True), ("bf16", False)])
+def test_divergence(arch: int, dtype: str, aligned: bool, tmp_path: Path, record_property) -> None:
+    from megaent_kernels.divergence import divergence_fwd_kernel
+    from megaent_kernels.tune import forward_launch
+
+    lanes, _, num_warps = forward_launch(151936)
+    unit = ENTRIES[dtype] if aligned else 1
+    constants = {"LANES": lanes, "VECTOR": ENTRIES[dtype], "UNIT": unit}
+    types = {"z_ptr": f"*{dtype}", "ref_ptr": f"*{dtype}"}
+    ptx = compiled(divergence_fwd_kernel, arch, num_warps, types, constants)
+    registers, spilled = assemble(ptx, tmp_path)
+    record_property("registers", registers)
+    assert spilled == 0
+    per_thread = 2 * lanes // (32 * num_warps) if aligned else 0
+    assert loads_of_16_bytes(ptx) == per_thread
 
 
 @pytest.mark.parametrize("arch", [80, 90])

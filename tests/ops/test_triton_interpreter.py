@@ -1,4 +1,4 @@
-"""The Triton kernels run step by step on the CPU; the cases are in triton_cases.py.
+"""The Triton kernels run step by step on the CPU; the cases are in triton_*cases.py.
 
 Whether kernels are interpreted is decided when they are defined, so each group has a process of its own.
 """
@@ -41,13 +41,17 @@ def run(repository: Path, *arguments: str, interpret: bool) -> subprocess.Comple
 
 @needs_triton
 @pytest.mark.parametrize(
-    ("group", "at_least"),
-    [(NUMERICS, 32), (f"not ({NUMERICS})", 13)],
-    ids=["numerics", "memory_and_splits"],
+    ("file", "group", "at_least"),
+    [
+        ("triton_cases", NUMERICS, 32),
+        ("triton_cases", f"not ({NUMERICS})", 13),
+        ("triton_divergence_cases", "test", 14),
+    ],
+    ids=["numerics", "memory_and_splits", "divergence"],
 )
-def test_interpreted(repository: Path, group: str, at_least: int) -> None:
+def test_interpreted(repository: Path, file: str, group: str, at_least: int) -> None:
     done = run(
-        repository, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops/triton_cases.py", "-k", group,
+        repository, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/ops/{file}.py", "-k", group,
         interpret=True,
     )  # fmt: skip
     passed = re.search(r"(\d+) passed", done.stdout)

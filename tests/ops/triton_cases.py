@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from megaent_kernels import logits_gradient as gradient_kernels
 from megaent_kernels import logits_stats as row_kernels
 from megaent_kernels.tune import BackwardLaunch, ForwardLaunch
 from support.compare import assert_as_accurate_as_torch
@@ -258,7 +259,7 @@ def test_spans_of_a_row_are_merged_exactly(rng: torch.Generator) -> None:
     torch.testing.assert_close(one[1] + one[2], many[1] + many[2], rtol=3e-7, atol=0)
     torch.testing.assert_close(one[[3, 5, 6]], many[[3, 5, 6]], rtol=1e-6, atol=0)
     stats, out = whole([many], 0.8), torch.empty_like(logits)
-    row_kernels.logits_stats_backward(
+    gradient_kernels.logits_stats_backward(
         logits,
         target,
         stats,
@@ -342,5 +343,5 @@ def test_the_registered_ops_keep_their_word(rng: torch.Generator) -> None:
     part = partial(logits, target)
     torch.library.opcheck(ops.stats_combine.default, ([part, part], 1.0), test_utils=checks)
     g, h = cotangents.float()
-    arguments = (logits, target, whole([part]), g, h, 0, 1.0, torch.zeros_like(logits))
+    arguments = (logits, target, whole([part]), g, h, None, None, None, 0, 1.0, torch.zeros_like(logits))
     torch.library.opcheck(ops.logits_stats_backward.default, arguments, test_utils=checks)

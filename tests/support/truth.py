@@ -39,3 +39,12 @@ def gradients(
     weights = [c.to(x.dtype) for c, x in zip(cotangents, outputs, strict=True)]
     grads = torch.autograd.grad(outputs, leaves, weights)
     return (log_prob_N.detach(), entropy_N.detach()), grads
+
+
+def textbook_kl(logits_NV: Tensor, reference_NV: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """[N] KL(policy || reference) in the type of the logits; 0 log (0 / q) is 0."""
+    log_p_NV = torch.log_softmax(logits_NV / temperature, dim=1)
+    log_q_NV = torch.log_softmax(reference_NV / temperature, dim=1)
+    p_NV = log_p_NV.exp()
+    ratio_NV = torch.where(p_NV > 0, log_p_NV - log_q_NV, 0.0)
+    return (p_NV * ratio_NV).sum(1)

@@ -1,11 +1,14 @@
-"""One rank of a vocabulary-parallel group: ``python vocab_parallel_worker.py RANK SIZE FOLDER``.
+"""One of four ranks that split vocabularies: ``python vocab_parallel_worker.py RANK FOLDER``.
 
-FOLDER holds ``inputs.npz`` and receives ``rank<N>.npz``; ``widths`` says how many columns each rank has.
+FOLDER holds ``inputs.npz`` and receives ``rank<N>.npz``. For every case ``widths/<case>`` says how many
+columns each rank of it has; a case of fewer ranks leaves the last ones out. Results are named
+``<case>/<type>/<op>/<quantity>``.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,53 +16,78 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
 
-from megaent.ops import linear_logprob_entropy, logprob_entropy
+from megaent.ops import TokenStatistics, linear_logprob_entropy, logprob_entropy
+from megaent.ops.token_statistics import EXTRAS
+
+SIZE = 4
+TEMPERATURE = 0.8
+VOCAB = 38  # what lies behind it is padding
+WORKSPACE_BYTES = 4096
+TYPES = {"float64": torch.float64, "float32": torch.float32}
+
+Named = dict[str, Tensor]
 
 
-def main(rank: int, size: int, folder: Path) -> None:
+def results(found: TokenStatistics, weights: Tensor, leaves: Named) -> Named:
+    """Every field of ``found``, and the gradients of log_prob, entropy and kl, weighed with ``weights``."""
+    assert found.kl is not None
+    outputs = found.log_prob, found.entropy, found.kl
+    grads = torch.autograd.grad(outputs, list(leaves.values()), list(weights.to(found.kl.dtype)))
+    fields = {name: value.detach() for name, value in found._asdict().items() if value is not None}
+    return fields | {f"d_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
+
+
+def both_ops(inputs: Named, columns: slice, **options: Any) -> Iterator[tuple[str, Named]]:
+    """(op, results) for the columns of a shard."""
+    options |= {"temperature": TEMPERATURE, "vocab_size": VOCAB, "ignore_index": -100, "extras": EXTRAS}
+    logits = inputs["logits"][:, columns].clone().requires_grad_()
+    reference = inputs["reference"][:, columns].clone()
+    found = logprob_entropy(logits, inputs["target"], reference_logits=reference, **options)
+    yield "logits", results(found, inputs["weights"], {"logits": logits})
+    hidden = inputs["hidden"].clone().requires_grad_()
+    weight = inputs["weight"][columns].clone().requires_grad_()
+    other = {"reference_hidden": inputs["hidden"], "reference_weight": inputs["other_weight"][columns]}
+    for mode in ("recompute", "store"):
+        found = linear_logprob_entropy(
+            hidden, weight, inputs["target"], mode=mode, workspace_bytes=WORKSPACE_BYTES, **other, **options
+        )
+        yield mode, results(found, inputs["weights"], {"hidden": hidden, "weight": weight})
+
+
+def in_type(inputs: Named, dtype: torch.dtype) -> Named:
+    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+
+
+def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
-        world_size=size,
+        world_size=SIZE,
         timeout=timedelta(seconds=60),
     )
     inputs = {name: torch.from_numpy(value) for name, value in np.load(folder / "inputs.npz").items()}
-    stop = int(inputs["widths"][: rank + 1].sum())
-    start = stop - int(inputs["widths"][rank])
-    hidden = inputs["hidden"].requires_grad_()
-    weight = inputs["weight"][start:stop].clone().requires_grad_()
-    logits = inputs["logits"][:, start:stop].clone().requires_grad_()
-    options: dict[str, Any] = {
-        "temperature": 0.8,
-        "vocab_start": start,
-        "vocab_size": int(inputs["vocab_size"]),
-        "ignore_index": -100,
-        "group": dist.group.WORLD,
-    }
-    from_logits = logprob_entropy(logits, inputs["target"], **options)
-    from_hidden = linear_logprob_entropy(hidden, weight, inputs["target"], workspace_bytes=4096, **options)
-    for result in (from_logits, from_hidden):
-        loss = (inputs["cotangents"][0] * result.log_prob + inputs["cotangents"][1] * result.entropy).sum()
-        loss.backward()
-    assert logits.grad is not None
-    assert weight.grad is not None
-    assert hidden.grad is not None
-    dist.all_reduce(hidden.grad)
-    np.savez(
-        folder / f"rank{rank}.npz",
-        log_prob=from_logits.log_prob.detach().numpy(),
-        entropy=from_logits.entropy.detach().numpy(),
-        linear_log_prob=from_hidden.log_prob.detach().numpy(),
-        linear_entropy=from_hidden.entropy.detach().numpy(),
-        dz=logits.grad.numpy(),
-        dw=weight.grad.numpy(),
-        dh=hidden.grad.numpy(),
-    )
+    groups: dict[int, ProcessGroup] = {size: dist.new_group(list(range(size))) for size in (2, 3, 4)}
+    found: dict[str, np.ndarray] = {}
+    for name, widths in inputs.items():
+        case = name.removeprefix("widths/")
+        if case == name or rank >= widths.numel():
+            continue
+        stop = int(widths[: rank + 1].sum())
+        columns, group = slice(stop - int(widths[rank]), stop), groups[widths.numel()]
+        for type_name, dtype in TYPES.items():
+            shard = {"vocab_start": columns.start, "group": group}
+            for op, values in both_ops(in_type(inputs, dtype), columns, **shard):
+                if "d_hidden" in values:
+                    dist.all_reduce(values["d_hidden"], group=group)
+                found |= {f"{case}/{type_name}/{op}/{key}": value.numpy() for key, value in values.items()}
+    np.savez(folder / f"rank{rank}.npz", **found)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,249 @@
+"""What ``logprob_entropy`` and ``linear_logprob_entropy`` have in common: their results, from a shard's rows.
+
+A shard turns its columns into one tensor [K, N] of partial statistics. One all-gather brings those of all
+shards together, in rank order; every rank combines them alike. K is 5, and grows by what is asked for: 2 for
+the moments, 8 for ``top8_mass``, 2 for ``kl``. ``target_rank`` alone needs a second, small collective, after
+the target's logit is known to every shard.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from megaent.ops.backend import Backend, get_backend
+from megaent.ops.divergence import KL_ROWS, Divergence, kl_combine
+from megaent.ops.reference import NUM_TOP, top_mass
+
+MOMENTS = ("sum_p2", "varentropy")
+EXTRAS = (*MOMENTS, "top8_mass", "target_rank")
+
+
+class TokenStatistics(NamedTuple):
+    """Per token, fp32 (fp64 for fp64 input), temperature applied; the extras carry no gradient."""
+
+    log_prob: Tensor  # [N] nats, of the target
+    entropy: Tensor  # [N] nats, of the whole vocabulary
+    sum_p2: Tensor | None = None  # [N] collision probability
+    varentropy: Tensor | None = None  # [N] nats^2, variance of log p
+    top8_mass: Tensor | None = None  # [N] probability of the 8 most probable tokens together
+    target_rank: Tensor | None = None  # [N] int64, tokens with a strictly larger logit than the target's
+    kl: Tensor | None = None  # [N] nats, KL(policy || reference) over the whole vocabulary
+
+
+class Shard(NamedTuple):
+    """This rank's part of the vocabulary, and what is asked of it."""
+
+    backend: Backend
+    inv_temperature: float
+    vocab_start: int
+    limit: int  # columns that are not padding
+    ignore_index: int | None
+    group: ProcessGroup | None
+    extras: tuple[str, ...]
+    has_reference: bool
+
+    @property
+    def has_moments(self) -> bool:
+        return any(name in MOMENTS for name in self.extras)
+
+    def names(self) -> tuple[str, ...]:
+        """Fields of ``TokenStatistics`` in the order in which ``results`` returns them."""
+        return ("log_prob", "entropy", *(("kl",) if self.has_reference else ()), *self.extras)
+
+
+class Whole(NamedTuple):
+    """Of whole rows."""
+
+    stats: Tensor  # [4 or 6, N] as ``stats_combine`` returns them
+    kl_stats: Tensor | None  # [2, N] KL and rho
+    top_mass_N: Tensor | None
+    target_logit_N: Tensor
+
+
+# ---------------------------------------------------------------- the way there
+
+
+def shard_partial(logits_NV: Tensor, reference_NV: Tensor | None, target_N: Tensor, shard: Shard) -> Tensor:
+    """[K, N] what this shard tells the others: the partial statistics, then those of KL, then the top 8."""
+    backend = shard.backend
+
+    def stats(rows_NV: Tensor, moments: bool) -> Tensor:
+        return backend.logits_stats(
+            rows_NV,
+            target_N,
+            vocab_start=shard.vocab_start,
+            inv_temperature=shard.inv_temperature,
+            moments=moments,
+        )
+
+    partial = stats(logits_NV, shard.has_moments)
+    rows = [partial]
+    if reference_NV is not None:
+        rows.append(
+            backend.kl_partial(
+                logits_NV,
+                reference_NV,
+                partial,
+                stats(reference_NV, False),
+                inv_temperature=shard.inv_temperature,
+            )
+        )
+    if "top8_mass" in shard.extras:
+        rows.append(backend.top_logits(logits_NV).to(partial.dtype))
+    return torch.cat(rows) if len(rows) > 1 else partial
+
+
+def combine_shards(partial: Tensor, shard: Shard) -> Whole:
+    """Statistics of whole rows from this shard's [K, N] and the others'; a collective of the group."""
+    parts = _gather(partial, shard.group)
+    num_stats = 7 if shard.has_moments else 5
+    first_top = num_stats + (KL_ROWS if shard.has_reference else 0)
+    stat_parts = [part[:num_stats] for part in parts]
+    stats = shard.backend.stats_combine(stat_parts, inv_temperature=shard.inv_temperature)
+    kl_stats, top_mass_N = None, None
+    if shard.has_reference:
+        kl_parts = [part[num_stats:first_top] for part in parts]
+        kl_stats = kl_combine(stat_parts, kl_parts, inv_temperature=shard.inv_temperature)
+    if "top8_mass" in shard.extras:
+        top_parts = [part[first_top : first_top + NUM_TOP] for part in parts]
+        top_mass_N = top_mass(top_parts, stats, inv_temperature=shard.inv_temperature)
+    # One shard has the target's logit, the others 0.
+    return Whole(stats, kl_stats, top_mass_N, torch.stack([part[4] for part in parts]).sum(0))
+
+
+def _gather(partial: Tensor, group: ProcessGroup | None) -> list[Tensor]:
+    if group is None or group.size() == 1:
+        return [partial]
+    gathered = [torch.empty_like(partial) for _ in range(group.size())]
+    dist.all_gather(gathered, partial.contiguous(), group=group)
+    return gathered
+
+
+def sum_over_shards(count_N: Tensor, group: ProcessGroup | None) -> Tensor:
+    if group is not None and group.size() > 1:
+        dist.all_reduce(count_N, group=group)
+    return count_N
+
+
+def results(ctx, whole: Whole, rank_N: Tensor | None, target_N: Tensor, shard: Shard) -> tuple[Tensor, ...]:
+    """The outputs named by ``shard.names()``, 0 where the target is ignored; the extras without gradient."""
+    ctx.set_materialize_grads(False)
+    known = {
+        "log_prob": whole.stats[0],
+        "entropy": whole.stats[1],
+        "sum_p2": whole.stats[4] if shard.has_moments else None,
+        "varentropy": whole.stats[5] if shard.has_moments else None,
+        "top8_mass": whole.top_mass_N,
+        "target_rank": rank_N,
+        "kl": None if whole.kl_stats is None else whole.kl_stats[0],
+    }
+    ignored_N = ignored(target_N, shard.ignore_index)
+    chosen = [silence(known[name], ignored_N) for name in shard.names()]
+    # Outputs must own their memory: views of `stats` would alias what backward saves.
+    outputs = tuple(value.clone() for value in chosen if value is not None)
+    ctx.mark_non_differentiable(*outputs[len(outputs) - len(shard.extras) :])
+    return outputs
+
+
+# ---------------------------------------------------------------- the way back
+
+
+def output_gradients(
+    grads: tuple[Tensor | None, ...], target_N: Tensor, shard: Shard
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Of log_prob, entropy and kl, from those of all outputs; 0 where the target is ignored."""
+    ignored_N = ignored(target_N, shard.ignore_index)
+    grad_kl_N = grads[2] if shard.has_reference else None
+    return silence(grads[0], ignored_N), silence(grads[1], ignored_N), silence(grad_kl_N, ignored_N)
+
+
+def divergence_of(
+    reference_NV: Tensor | None, kl_stats: Tensor | None, grad_kl_N: Tensor | None
+) -> Divergence | None:
+    if reference_NV is None or kl_stats is None or grad_kl_N is None:
+        return None
+    return Divergence(reference_NV, kl_stats, grad_kl_N)
+
+
+# ---------------------------------------------------------------- ignored tokens
+
+
+def ignored(target_N: Tensor, ignore_index: int | None) -> Tensor | None:
+    return None if ignore_index is None else target_N == ignore_index
+
+
+def silence(value_N: Tensor | None, ignored_N: Tensor | None) -> Tensor | None:
+    """``value_N`` with 0 where the row is ignored."""
+    return value_N if value_N is None or ignored_N is None else value_N.masked_fill(ignored_N, 0)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def shard_of(
+    rows: Tensor,
+    target: Tensor,
+    num_columns: int,
+    *,
+    temperature: float,
+    vocab_start: int,
+    vocab_size: int | None,
+    ignore_index: int | None,
+    group: ProcessGroup | None,
+    extras: tuple[str, ...],
+    has_reference: bool,
+    backend: str | None,
+) -> Shard:
+    """The checked options of either op for ``rows`` [N, …] that become logits of ``num_columns`` columns."""
+    _check_options(rows, target, temperature, extras)
+    if vocab_size is not None:
+        whole, limit = vocab_size, max(0, min(num_columns, vocab_size - vocab_start))
+    else:
+        # The shards may be uneven, so only one shard's width is a sure bound.
+        whole, limit = (num_columns if group is None else torch.iinfo(torch.int64).max), num_columns
+    _check_target(target, whole, ignore_index)
+    implementation = get_backend(backend, rows.device.type, rows.dtype)
+    return Shard(
+        implementation,
+        1.0 / temperature,
+        vocab_start,
+        limit,
+        ignore_index,
+        group,
+        extras,
+        has_reference,
+    )
+
+
+def _check_options(rows: Tensor, target: Tensor, temperature: float, extras: tuple[str, ...]) -> None:
+    if rows.dim() != 2 or target.shape != rows.shape[:1]:
+        raise ValueError(
+            f"target must have shape [N] to match the first dimension of [N, …] = {list(rows.shape)}, "
+            f"got {list(target.shape)}"
+        )
+    if target.dtype != torch.int64:
+        raise ValueError(f"target must be int64, got {target.dtype}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    unknown = [name for name in extras if name not in EXTRAS]
+    if unknown or len(set(extras)) != len(extras):
+        raise ValueError(f"extras must be among {EXTRAS}, each once, got {extras}")
+
+
+def _check_target(target_N: Tensor, vocab_size: int, ignore_index: int | None) -> None:
+    """Only on a CPU and not inside ``torch.compile``: elsewhere the check would wait for the device."""
+    if target_N.device.type != "cpu" or torch.compiler.is_compiling() or target_N.numel() == 0:
+        return
+    bad_N = (target_N < 0) | (target_N >= vocab_size)
+    if ignore_index is not None:
+        bad_N &= target_N != ignore_index
+    if bool(bad_N.any()):
+        first = int(bad_N.nonzero()[0])
+        raise ValueError(
+            f"targets must lie in [0, {vocab_size}), got {int(target_N[first])} at position {first}"
+        )
