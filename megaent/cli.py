@@ -20,6 +20,7 @@ USAGE = """usage: megaent COMMAND …
   resume DIR [key=value …]     continue a run, also under another parallel layout
   demo [key=value …]           three methods from one warm-up, side by side, in minutes on a CPU
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
+  bench ops --device cpu|cuda  how fast the ops are here, and right; bench table shows it; each takes --help
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
 
@@ -35,12 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "resume": _resume,
         "demo": _demo,
         "convert": _convert,
+        "bench": _bench,
         "doctor": _doctor,
     }
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    if words[0] not in commands or "--help" in words or "-h" in words:
+    asks_for_help = words[0] != "bench" and ("--help" in words or "-h" in words)
+    if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
         print(USAGE, end="", file=sys.stdout if is_known else sys.stderr)
         return 0 if is_known else _fail(f"there is no command {words[0]!r}", 2)
@@ -178,6 +181,12 @@ def _convert(words: list[str]) -> int:
 
     convert(Path(words[0]), Path(words[1]))
     return 0
+
+
+def _bench(words: list[str]) -> int:
+    from megaent.bench.command import bench
+
+    return bench(words)
 
 
 def _doctor(words: list[str]) -> int:

@@ -1,0 +1,140 @@
+"""One size and one type: everybody is checked, then everybody's passes are timed side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from megaent.bench.contender import Contender
+from megaent.bench.correctness import WRONG, Errors, Truth, errors_of, refuse_wrong, run_once
+from megaent.bench.measure import Call, Seconds, measure, peak_extra_bytes
+from megaent.bench.problems import Problem
+
+PASSES = ("forward", "forward and backward")
+
+Row = dict[str, Any]
+
+
+class Case:
+    """The contenders of one problem that are fit to be timed, and why the others are not."""
+
+    def __init__(self, problem: Problem, contenders: Sequence[Contender], device: str) -> None:
+        self.problem, self.contenders, self.device = problem, contenders, device
+        self.errors: dict[str, Errors] = {}
+        self.notes = {contender.name: contender.note for contender in contenders}
+        self._scratch: Tensor | None = None
+
+    def check(self) -> None:
+        """Raises NumericsError for one of ours that is wrong; a peer that is wrong is noted and not timed."""
+        truth = Truth(self.problem)
+        of_torch: Errors = {}
+        for contender in self.contenders:
+            if contender.compute is None:
+                continue
+            try:
+                self._prepare(contender)()
+                found = errors_of(contender, self.problem, self._inputs(contender), truth)
+            except torch.OutOfMemoryError:
+                self.notes[contender.name] = "out of memory"
+                continue
+            of_torch = of_torch or found
+            if contender.is_ours:
+                refuse_wrong(contender, found, of_torch)
+            self.errors[contender.name] = found
+            if found["log_prob"] > WRONG:
+                self.notes[contender.name] = (
+                    f"not timed: log_prob is off by {found['log_prob']:.2g} of itself"
+                )
+
+    def run(self, what: str, num_rounds: int) -> dict[str, Any]:
+        """Seconds, memory and share of the roofline of one pass, after ``check``."""
+        trains = what == PASSES[1]
+        entrants = [c for c in self.contenders if trains or not c.trains_only]
+        rows = {contender.name: self._row(contender) for contender in entrants}
+        calls: dict[str, Call] = {}
+        for contender in entrants:
+            if self._is_fit(contender):
+                call = Call(self._pass(contender, trains), self._prepare(contender))
+                self._measure_memory(call, contender.name, rows, calls)
+        name, run, work = self._roofline()
+        seconds = measure({name: Call(run)} | calls, num_rounds, self.device)
+        rate = work / statistics.median(seconds[name].wall)
+        for contender in entrants:
+            if contender.name in calls:
+                times = _times(seconds[contender.name])
+                share = self._work(contender, trains) / times["median_wall_s"] / rate
+                rows[contender.name] |= times | {"share_of_roofline": share}
+        roofline = {"what": name, "per_s": rate} | _times(seconds[name])
+        return {"pass": what, "roofline": roofline, "contenders": list(rows.values())}
+
+    def _row(self, contender: Contender) -> Row:
+        return {
+            "name": contender.name,
+            "is_ours": contender.is_ours,
+            "has_entropy": contender.has_entropy,
+            "note": self.notes[contender.name],
+            "errors": self.errors.get(contender.name),
+        }
+
+    def _is_fit(self, contender: Contender) -> bool:
+        return self.errors.get(contender.name, {"log_prob": WRONG + 1})["log_prob"] <= WRONG
+
+    def _measure_memory(self, call: Call, name: str, rows: dict[str, Row], calls: dict[str, Call]) -> None:
+        if call.prepare is not None:
+            call.prepare()
+        try:
+            rows[name]["peak_extra_bytes"] = peak_extra_bytes(call.run, self.device)
+        except torch.OutOfMemoryError:
+            rows[name]["note"] = "out of memory"
+            return
+        calls[name] = call
+
+    # ------------------------------------------------------------ what is called
+
+    def _inputs(self, contender: Contender) -> tuple[Tensor, ...]:
+        """Those who use up their first input get a copy of it, one for all of them."""
+        if not contender.overwrites:
+            return self.problem.inputs
+        if self._scratch is None:
+            self._scratch = torch.empty_like(self.problem.inputs[0])
+        return (self._scratch, *self.problem.inputs[1:])
+
+    def _prepare(self, contender: Contender) -> Callable[[], object]:
+        copy, source = self._inputs(contender)[0], self.problem.inputs[0]
+        return (lambda: copy.copy_(source)) if contender.overwrites else (lambda: None)
+
+    def _pass(self, contender: Contender, trains: bool) -> Callable[[], object]:
+        inputs, problem, compute = self._inputs(contender), self.problem, contender.compute
+        assert compute is not None
+        if trains:
+            return lambda: run_once(contender, inputs, problem.target, problem.cotangents)
+        return lambda: torch.no_grad()(compute)(*inputs, problem.target)
+
+    # ------------------------------------------------------------ what it must cost
+
+    def _roofline(self) -> tuple[str, Callable[[], object], float]:
+        """A copy of the logits, bytes read and written; or the matrix product that makes them, FLOP."""
+        if self.problem.path == "logits":
+            (logits_NV,) = self.problem.inputs
+            sink_NV = torch.empty_like(logits_NV)
+            return "copy, B", lambda: sink_NV.copy_(logits_NV), 2 * self.problem.bytes
+        hidden_ND, weight_VD = self.problem.inputs
+        return "matrix product, FLOP", lambda: F.linear(hidden_ND, weight_VD), self.problem.flops
+
+    def _work(self, contender: Contender, trains: bool) -> float:
+        """The logits once and, to train, once more with their gradient; or the matrix products, FLOP."""
+        if self.problem.path == "logits":
+            return self.problem.bytes * (3 if trains else 1)
+        return self.problem.flops * (contender.num_products if trains else 1)
+
+
+def _times(seconds: Seconds) -> Row:
+    times: Row = {"wall_s": seconds.wall, "median_wall_s": statistics.median(seconds.wall)}
+    if seconds.cpu:
+        times |= {"cpu_s": seconds.cpu, "median_cpu_s": statistics.median(seconds.cpu)}
+    return times

@@ -1,0 +1,23 @@
+"""What is measured: one way from inputs and targets to the statistics of every token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+Compute = Callable[..., Sequence[Tensor]]
+"""(logits, target) or (hidden, weight, target) -> log_prob [N] and, mostly, entropy [N], through autograd."""
+
+
+class Contender(NamedTuple):
+    name: str
+    compute: Compute | None  # None where it is absent; the note says why
+    is_ours: bool = False
+    has_entropy: bool = True
+    is_sum: bool = False  # gives one number, the sum of log_prob
+    overwrites: bool = False  # its first input is used up
+    trains_only: bool = False  # its forward pass is another contender's
+    num_products: int = 3  # matrix products of a forward and a backward pass from hidden states
+    note: str = ""
