@@ -33,7 +33,7 @@ MAX_TOKENS = {"chain_sum": 96, "two_strategies": 40, "smollm2": 8}
 EXPERIMENT = {"chain_sum": "demo", "two_strategies": "two_strategies", "smollm2": "smollm2_addition"}
 HARD = {"chain_sum": "n=6", "two_strategies": "hard", "smollm2": "hard"}
 LR = {"chain_sum": 6e-4, "two_strategies": 3e-4, "smollm2": 1e-5}  # of the experiment
-EASY = {"chain_sum": "n=2", "two_strategies": "easy", "smollm2": "easy"}
+EASY = {"chain_sum": "n=3", "two_strategies": "easy", "smollm2": "easy"}
 OF_SMOLLM2 = ("evaluate.every=0", "checkpoint.every=0", "evaluate.prompts=64", "evaluate.group_size=8")
 # Two-sided 97.5 % points of Student's t for 1 … 9 degrees of freedom.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -232,18 +232,18 @@ def columns(task: str) -> dict[str, str]:
 
 def table(task: str, rows: list[dict]) -> str:
     """Mean and 95 % interval over seeds of every arm, and the differences to GRPO on the same seeds."""
-    rows = [row for row in rows if "failed" not in row]
+    settings = {row["arm"]: row["setting"] for row in rows}  # the last one run is the one that was taken
+    rows = [row for row in rows if "failed" not in row and row["setting"] == settings[row["arm"]]]
     if not rows:
         return f"no run of {task} has finished yet"
     arms_of = list(dict.fromkeys(row["arm"] for row in rows))
     by_seed = {arm: {row["seed"]: row["after"] for row in rows if row["arm"] == arm} for arm in arms_of}
-    settings = {row["arm"]: " ".join(row["setting"]) for row in rows}
     starts = {row["seed"]: row["before"] for row in rows}
     keys = columns(task)
     lines = _heading("arm", keys)
     for arm, evaluations in {"before": starts, **by_seed}.items():
         cells = [interval([evaluation[key] for evaluation in evaluations.values()]) for key in keys.values()]
-        lines.append(_row(f"{arm} {settings.get(arm, '')}".strip(), len(evaluations), cells))
+        lines.append(_row(f"{arm} {' '.join(settings.get(arm, ()))}".strip(), len(evaluations), cells))
     lines += ["", *_heading("difference to grpo", keys)]
     plain = by_seed.get("grpo", {})
     for arm, evaluations in by_seed.items():

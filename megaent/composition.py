@@ -33,6 +33,7 @@ from megaent.config import (
     TwoStrategiesConfig,
     require,
 )
+from megaent.config_sglang import SGLangConfig, SyncConfig
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
 
@@ -58,7 +59,7 @@ _GROUPS: dict[str, dict[str, type]] = {
         "addition": AdditionConfig,
         "jsonl": JsonlConfig,
     },
-    "rollout": {"embedded": EmbeddedConfig, "fake": FakeConfig},
+    "rollout": {"embedded": EmbeddedConfig, "sglang": SGLangConfig, "fake": FakeConfig},
 }
 
 
@@ -161,6 +162,14 @@ def _explain(error: Exception) -> str:
 
 def _known_keys() -> set[str]:
     nodes: list[type] = [node for group in _GROUPS.values() for node in group.values()]
-    nodes += [TrainConfig, RunConfig, CheckpointConfig, EvaluateConfig, OptimConfig, ParallelConfig]
+    nodes += [
+        TrainConfig,
+        RunConfig,
+        CheckpointConfig,
+        EvaluateConfig,
+        OptimConfig,
+        ParallelConfig,
+        SyncConfig,
+    ]
     nodes += [options_of(name, function) for name, function in METHODS.items()]
     return {item.name for node in nodes for item in fields(node)}

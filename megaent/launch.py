@@ -15,6 +15,7 @@ from megaent.actor.model import check_layout, read_architecture
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, check_world, init_parallel, resolve_device, world_size
 from megaent.config import DemoModelConfig, EmbeddedConfig, FakeConfig, TrainConfig
+from megaent.config_sglang import SGLangConfig
 from megaent.data.prompts import PromptStream
 from megaent.data.task import Task, load_task
 from megaent.data.tokenizer import context_length
@@ -150,16 +151,16 @@ def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptStream]
 
 
 def build_trainer(
-    config: TrainConfig, folder: Path, *, actor: MegatronActor, task: Task, stream: PromptStream
+    config: TrainConfig, folder: Path, run: Path, *, actor: MegatronActor, task: Task, stream: PromptStream
 ) -> Trainer:
-    """The loop around ``actor``; engine and reward on the leader of each replica."""
+    """The loop around ``actor``; engine and reward on the leader of each replica. ``run`` is a directory."""
     schedule = build_method(config.method)
     is_leader = actor.layout.is_leader
     if schedule.needs_reference:
         actor.keep_reference()
     return Trainer(
         actor=actor,
-        engine=build_engine(config, folder, actor) if is_leader else None,
+        engine=build_engine(config, folder, run, actor) if is_leader else None,
         reward=make_reward(task.grader, **task.grader_options) if is_leader else None,
         task=task,
         stream=stream,
@@ -177,7 +178,7 @@ def build_trainer(
     )
 
 
-def build_engine(config: TrainConfig, folder: Path, actor: MegatronActor) -> RolloutEngine:
+def build_engine(config: TrainConfig, folder: Path, run: Path, actor: MegatronActor) -> RolloutEngine:
     rollout = config.rollout
     if isinstance(rollout, EmbeddedConfig):
         return EmbeddedEngine(
@@ -189,7 +190,20 @@ def build_engine(config: TrainConfig, folder: Path, actor: MegatronActor) -> Rol
         )
     if isinstance(rollout, FakeConfig):
         return FakeEngine(actor.architecture.vocab_size, context_length=actor.architecture.max_positions)
-    raise ConfigError(f"rollout must be embedded or fake, got {rollout.name!r}")
+    if isinstance(rollout, SGLangConfig):
+        from megaent.launch_sglang import Leader, start_sglang
+
+        leader = Leader(
+            model=folder,
+            run=run,
+            number=actor.layout.dp_rank,
+            vocab_size=actor.architecture.vocab_size,
+            context_length=actor.architecture.max_positions,
+            dtype=config.model.dtype,
+            device=actor.layout.device.type,
+        )
+        return start_sglang(rollout, leader)
+    raise ConfigError(f"rollout must be embedded, sglang or fake, got {rollout.name!r}")
 
 
 def sampling_params(config: TrainConfig, task: Task) -> SamplingParams:

@@ -57,7 +57,7 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
         if layout.rank == 0 and not is_resumed:
             directory.refuse_existing()
         actor = build_actor(config, folder, layout)
-        trainer = build_trainer(config, folder, actor=actor, task=task, stream=stream)
+        trainer = build_trainer(config, folder, directory.path, actor=actor, task=task, stream=stream)
         try:
             if layout.rank == 0:
                 if not is_resumed:
@@ -106,11 +106,11 @@ class Run:
             for line in self.trainer.schedule.words():
                 progress.say(f"  {line}")
             for phase in self.trainer.schedule.phases:
-                if phase.method.sampling is not None and phase.method.rewards:
-                    # Rewards that need the scored batch come after groups are kept or replaced.
+                sampling = phase.method.sampling
+                if sampling is not None and sampling.metric == "accuracy" and phase.method.rewards:
                     log.warning(
                         "%s: groups are kept or replaced by the task's own grade; differences that only the "
-                        "method's reward terms make do not count",
+                        "method's reward terms make do not count (method=dapo has metric=shaped)",
                         phase.name,
                     )
             if config.evaluate.at_start and self.before is None:

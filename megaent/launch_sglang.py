@@ -1,0 +1,168 @@
+"""From ``rollout=sglang`` to an engine: servers started or found, asked what they are, and bound together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megaent.config_sglang import SGLangConfig
+from megaent.errors import ConfigError, EngineError
+from megaent.rollout.sglang.client import Client, ClientOptions
+from megaent.rollout.sglang.connection import Connections, server_url
+from megaent.rollout.sglang.control import Control, PauseMode
+from megaent.rollout.sglang.engine import SGLangEngine, WeightSender
+from megaent.rollout.sglang.fleet import Fleet, Member
+from megaent.rollout.sglang.follower import Follower
+from megaent.rollout.sglang.ledger import Ledger
+from megaent.rollout.sglang.server import KEPT_BY_SGLANG, Server, ServerOptions
+from megaent.sync.broadcast import BroadcastTransport
+from megaent.sync.disk import DiskTransport
+from megaent.sync.sender import ServerSender, SyncOptions, Transport
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leader:
+    """What an engine must know of the rank that holds it."""
+
+    model: Path  # Hugging Face folder that the run starts from
+    run: Path  # directory of the run
+    number: int  # among the data-parallel leaders
+    vocab_size: int
+    context_length: int  # of the model, tokens
+    dtype: str  # of the model
+    device: str  # cpu | cuda
+
+
+def start_sglang(config: SGLangConfig, leader: Leader) -> SGLangEngine:
+    """An engine whose servers generate, and have none of this run's weights yet.
+
+    Raises ConfigError, MissingDependency or EngineError; no server of ours is left behind then.
+    """
+    connections = Connections(api_key=_api_key(config), max_connections=2 * config.concurrency)
+    control = Control(connections, timeout_s=config.sync.timeout_s)
+    members: list[Member] = []
+    try:
+        members += _members(config, leader)
+        facts = [_Facts(control, member, config.dtype or leader.dtype) for member in members]
+        return SGLangEngine(
+            connections=connections,
+            fleet=(fleet := Fleet(connections, members, silence_limit_s=config.silence_limit_s)),
+            client=Client(
+                fleet,
+                ClientOptions(
+                    vocab_size=leader.vocab_size,
+                    concurrency=config.concurrency,
+                    request_timeout_s=config.request_timeout_s,
+                    attempts=config.attempts,
+                    honours_seeds=all(fact.honours_seeds for fact in facts),
+                ),
+                ledger=Ledger(leader.run / "rollouts" / f"ledger-{leader.number}.jsonl"),
+            ),
+            sender=_sender(config, leader, control, device=facts[0].device),
+            vocab_size=leader.vocab_size,
+            context_length=min(leader.context_length, *(fact.context_length for fact in facts)),
+        )
+    except BaseException:
+        for member in members:
+            if member.server is not None:
+                member.server.close()
+        connections.close()
+        raise
+
+
+def _api_key(config: SGLangConfig) -> str:
+    variable = config.api_key_variable
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "")
+    if not key:
+        raise ConfigError(f"rollout.api_key_variable names {variable}, which the environment does not hold")
+    return key
+
+
+def _members(config: SGLangConfig, leader: Leader) -> list[Member]:
+    if config.router:
+        return [Member(url=server_url(config.router), is_router=True)]
+    if config.urls:
+        return [Member(url=server_url(url)) for url in config.urls]
+    servers: list[Server] = []
+    try:
+        for number in range(config.servers):
+            servers.append(Server(_server_options(config, leader, number)))
+        for server in servers:
+            server.wait_until_ready()
+    except BaseException:
+        for server in servers:
+            server.close()
+        raise
+    return [Member(url=server.url, server=server) for server in servers]
+
+
+def _server_options(config: SGLangConfig, leader: Leader, number: int) -> ServerOptions:
+    checkout = Path(__file__).parents[1]
+    return ServerOptions(
+        python=Path(config.python or checkout / ".venv-sglang" / "bin" / "python"),
+        model=leader.model,
+        log=leader.run / "rollouts" / f"server-{leader.number}-{number}.log",
+        dtype=config.dtype or leader.dtype,
+        device=leader.device,
+        context_length=min(config.context_length or leader.context_length, leader.context_length),
+        max_running_requests=config.max_running_requests,
+        threads=config.threads,
+        start_timeout_s=config.start_timeout_s,
+        arguments=config.server_args,
+    )
+
+
+class _Facts:
+    """What a server says of itself, compared with what it should be; behind a router the first one speaks."""
+
+    def __init__(self, control: Control, member: Member, dtype: str) -> None:
+        url = control.workers(member.url)[0] if member.is_router else member.url
+        info: Any = control.get(url, "/server_info")
+        if not isinstance(info, dict):
+            raise EngineError(f"{url}/server_info describes no SGLang server")
+        if info.get("dtype") not in ("auto", dtype):
+            raise ConfigError(
+                f"{url} serves {info.get('dtype')}, rollout.dtype is {dtype}; start it with --dtype {dtype}"
+            )
+        length = info.get("context_length")
+        self.context_length = int(length) - KEPT_BY_SGLANG if length else 1 << 40
+        self.honours_seeds = bool(info.get("enable_deterministic_inference"))
+        self.device = str(info.get("device", "cuda"))
+
+
+def _sender(config: SGLangConfig, leader: Leader, control: Control, *, device: str) -> WeightSender:
+    sync = config.sync
+    if leader.number > 0 and not config.starts_servers:
+        return Follower(control, timeout_s=sync.timeout_s)
+    transport: Transport
+    if sync.transport == "disk":
+        folder = leader.run / "rollouts" / f"weights-{leader.number}"
+        transport = DiskTransport(control, folder, timeout_s=sync.timeout_s)
+    else:
+        transport = BroadcastTransport(
+            control,
+            backend="gloo" if device == "cpu" else "nccl",
+            address=sync.address,
+            timeout_s=sync.timeout_s,
+        )
+    pause: PauseMode = sync.pause  # type: ignore[assignment]
+    return ServerSender(
+        control,
+        transport,
+        SyncOptions(
+            dtype=_DTYPES[config.dtype or leader.dtype],
+            device="cpu" if device == "cpu" else "cuda",
+            pause=pause,
+            bucket_bytes=sync.bucket_mib * 2**20,
+            only_changed=sync.only_changed,
+            check_every=sync.check_every,
+        ),
+    )

@@ -1,0 +1,121 @@
+"""The SGLang engine: a fleet of servers behind the seam that the trainer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from megaent.errors import EngineError
+from megaent.rollout.sampling import require_prompts, require_sampling
+from megaent.rollout.sglang.client import Client
+from megaent.rollout.sglang.connection import Connections
+from megaent.rollout.sglang.control import Control
+from megaent.rollout.sglang.fleet import Fleet
+from megaent.rollout.sglang.ledger import Ledger
+from megaent.types import Group, RolloutRequest, SamplingParams
+
+
+class Sent(Protocol):
+    """What came of sending weights."""
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Servers that did not take them: address -> why. They get a full set at the next sending."""
+        ...
+
+
+class WeightSender(Protocol):
+    def send(
+        self, named_tensors: Iterable[tuple[str, Tensor]], version: int, *, servers: Sequence[str]
+    ) -> Sent:
+        """Put every tensor into every server, under the number ``version``, and forget cached prefixes.
+
+        Reads the stream to its end whatever happens, because other ranks have a part in producing it.
+        Raises EngineError when no server took the weights.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class SGLangEngine:
+    """Samples from SGLang servers. ``context_length`` and ``vocab_size`` are the model's."""
+
+    takes_weights_while_generating = True
+
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        fleet: Fleet,
+        client: Client,
+        sender: WeightSender,
+        vocab_size: int,
+        context_length: int,
+    ) -> None:
+        self.version = -1
+        self._connections = connections
+        self._fleet = fleet
+        self._client = client
+        self._sender = sender
+        self._control = Control(connections)
+        self._vocab_size = vocab_size
+        self._context_length = context_length
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._client.ledger
+
+    def generate(self, requests: Sequence[RolloutRequest], sampling: SamplingParams) -> list[Group]:
+        """One ungraded group per request, in the order of the requests, responses in the order of seeds."""
+        if self.version < 0:
+            raise EngineError("the SGLang servers have no weights of this run yet; publish a full set")
+        require_sampling(sampling, vocab_size=self._vocab_size)
+        # A token outside the vocabulary would end the server, not the request.
+        require_prompts(
+            requests,
+            max_new_tokens=sampling.max_new_tokens,
+            vocab_size=self._vocab_size,
+            context_length=self._context_length,
+        )
+        return self._connections.run(self._client.generate(requests, sampling, version=self.version))
+
+    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Send every tensor to every server, those that ended and are started again included.
+
+        Raises EngineError when no server took them; one that did not is asked nothing until it has.
+        """
+        stream = iter(named_tensors)
+        try:
+            self._fleet.restart_dead()
+            self._fleet.newest = version
+            sent = self._sender.send(stream, version, servers=self._servers())
+        except EngineError:
+            self.version = -1
+            raise
+        finally:
+            # Other ranks gather the tensors together with this one and would wait for it.
+            for _ in stream:
+                pass
+        self._connections.run(self._fleet.took_weights(version, sent.failed))
+        self.version = version
+
+    def close(self) -> None:
+        """End the servers that are ours, and every connection."""
+        self._sender.close()
+        self._fleet.close()
+        self._connections.close()
+
+    def _servers(self) -> list[str]:
+        """Where weights go: the members themselves, or the servers behind a router."""
+        found: list[str] = []
+        for member in self._fleet.members:
+            if member.is_router:
+                found += self._control.workers(member.url)
+            elif not member.is_dead:
+                found.append(member.url)
+        if not found:
+            raise EngineError(f"no SGLang server is left to take weights ({self._fleet.losses()})")
+        return found

@@ -1,0 +1,102 @@
+"""Engines over servers that misbehave on command, and over a real one that is started once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from support.faulty_server import VOCABULARY, FaultyServer
+from torch import Tensor
+
+from megaent.rollout.sglang.client import Client, ClientOptions
+from megaent.rollout.sglang.connection import Connections
+from megaent.rollout.sglang.control import Control
+from megaent.rollout.sglang.engine import SGLangEngine
+from megaent.rollout.sglang.fleet import Fleet, Member
+from megaent.rollout.sglang.ledger import Ledger
+from megaent.types import Prompt, RolloutRequest
+
+CONTEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+class VersionOnly:
+    """Names the version and moves no weights: enough for servers that have none."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self.unreachable: dict[str, str] = {}
+
+    def send(
+        self, named_tensors: Iterable[tuple[str, Tensor]], version: int, *, servers: Sequence[str]
+    ) -> Named:
+        for _ in named_tensors:
+            pass
+        body = {"new_version": str(version), "abort_all_requests": False}
+        calls = self._control.begin_post("/update_weight_version", dict.fromkeys(servers, body))
+        return Named({url: str(out) for url, out in calls.outcomes().items() if isinstance(out, Exception)})
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def start_faulty() -> Iterator[Callable[[], FaultyServer]]:
+    started: list[FaultyServer] = []
+
+    def start() -> FaultyServer:
+        started.append(FaultyServer())
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def make_engine(tmp_path: Path) -> Iterator[Callable[..., SGLangEngine]]:
+    """An engine over servers by their addresses, at version 1; keywords are those of ClientOptions."""
+    made: list[SGLangEngine] = []
+
+    def make(*urls: str, silence_limit_s: float = 1.0, api_key: str = "", **options: object) -> SGLangEngine:
+        connections = Connections(api_key=api_key)
+        fleet = Fleet(connections, [Member(url=url) for url in urls], silence_limit_s=silence_limit_s)
+        chosen = {"vocab_size": VOCABULARY, "backoff_s": 0.02, "request_timeout_s": 20.0} | options
+        engine = SGLangEngine(
+            connections=connections,
+            fleet=fleet,
+            client=Client(fleet, ClientOptions(**chosen), ledger=Ledger(tmp_path / "ledger.jsonl")),
+            sender=VersionOnly(Control(connections, timeout_s=2.0)),
+            vocab_size=VOCABULARY,
+            context_length=CONTEXT,
+        )
+        made.append(engine)
+        engine.receive_weights([], version=1)
+        return engine
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture
+def ask() -> Callable[..., list[RolloutRequest]]:
+    """``ask(groups, size)``: requests whose prompts differ."""
+
+    def make(num_groups: int, group_size: int) -> list[RolloutRequest]:
+        return [
+            RolloutRequest(
+                index=10 * place,
+                prompt=Prompt(id=f"p/{place}", tokens=(place + 1, 2, 3), text="", answer=""),
+                seeds=tuple(range(group_size)),
+            )
+            for place in range(num_groups)
+        ]
+
+    return make

@@ -1,0 +1,68 @@
+"""``rollout=sglang`` on the command line: what composes, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from megaent.composition import compose_config
+from megaent.config_sglang import SGLangConfig
+from megaent.errors import ConfigError
+
+DEMO = ("experiment=demo", "rollout=sglang")
+
+
+def test_the_demonstration_composes_with_sglang() -> None:
+    rollout = compose_config([*DEMO, "+rollout.server_args.tp_size=2", "rollout.sync.transport=disk"])[
+        0
+    ].rollout
+    assert isinstance(rollout, SGLangConfig)
+    assert rollout.starts_servers
+    assert rollout.server_args == {"tp_size": 2}
+    assert rollout.sync.transport == "disk"
+    assert rollout.max_new_tokens == 96
+
+
+def test_servers_may_be_given() -> None:
+    rollout = compose_config([*DEMO, "rollout.urls=[http://a:1,http://b:2]"])[0].rollout
+    assert (rollout.urls, rollout.starts_servers) == (["http://a:1", "http://b:2"], False)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rollout.servers=0", "rollout.servers must be above 0"),
+        ("rollout.attempts=0", "rollout.attempts must be above 0"),
+        ("rollout.dtype=float64", "rollout.dtype must be"),
+        ("rollout.context_length=-1", "rollout.context_length"),
+        ("rollout.sync.transport=pigeon", "broadcast, disk"),
+        ("rollout.sync.pause=never", "retract, abort, in_place"),
+        ("rollout.sync.bucket_mib=0", "rollout.sync.bucket_mib"),
+        ("rollout.sync.check_every=-1", "rollout.sync.check_every"),
+        ("rollout.api_key_variable=KEY", "no effect on servers that this run starts"),
+        ("rollout.batch_size=3", "batch_size"),
+        ("rollout.sync.bucket_mb=3", "bucket_mib"),
+    ],
+)
+def test_a_wrong_option_is_refused(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose_config([*DEMO, override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["rollout.servers=2", "rollout.threads=2", "rollout.python=/x", "+rollout.server_args.tp_size=2"],
+)
+@pytest.mark.parametrize("given", ["rollout.urls=[http://a:1]", "rollout.router=http://a:1"])
+def test_an_option_of_our_servers_is_refused_for_others(given: str, override: str) -> None:
+    with pytest.raises(ConfigError, match="has no effect on servers given by rollout"):
+        compose_config([*DEMO, given, override])
+
+
+def test_addresses_and_a_router_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        compose_config([*DEMO, "rollout.urls=[http://a:1]", "rollout.router=http://b:1"])
+
+
+def test_an_address_for_a_broadcast_that_is_not_made_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rollout\.sync\.address"):
+        compose_config([*DEMO, "rollout.sync.transport=disk", "rollout.sync.address=10.0.0.1"])
