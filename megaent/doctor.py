@@ -28,7 +28,7 @@ _APEX = (
     "APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install -v --no-build-isolation git+https://github.com/NVIDIA/apex "
     "(the index's package named apex is another one)"
 )
-_SGLANG = "python3 -m venv .venv-sglang && .venv-sglang/bin/pip install sglang (an environment of its own)"
+_SGLANG = "./scripts/setup_sglang (an environment of its own)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,9 @@ def doctor(root: Path | None = None) -> list[Check]:
         _package("triton", at_least=(3,), below=(4,), fix=gpu_fix, needed=False),
         _apex(_APEX if devices else _GPU_ONLY),
         _program("C++ compiler", ("c++", "g++", "clang++"), fix="apt install g++"),
-        _program("CUDA compiler", ("nvcc",), fix="install the CUDA toolkit" if devices else _GPU_ONLY),
+        _program("CUDA compiler", ("nvcc",), fix="./scripts/setup_nvcc" if devices else _GPU_ONLY),
         _cpp_ops(),
+        _cuda_ops("./scripts/build_cuda (needs nvcc)" if devices else _GPU_ONLY),
         *_backends(),
         _sglang(root or Path(__file__).parents[1]),
     ]
@@ -183,6 +184,13 @@ def _cpp_ops() -> Check:
     from megaent.ops import cpu
 
     return Check(name="C++ ops", state="ok", found=f"{cpu.COMPILED_OPS} at the level {cpu.simd_level()}")
+
+
+def _cuda_ops(fix: str) -> Check:
+    spec = importlib.util.find_spec("megaent._CUDA")
+    if spec is None:
+        return Check(name="CUDA ops", state="optional", found="not built; no backend cuda", fix=fix)
+    return Check(name="CUDA ops", state="ok", found=f"{spec.origin}; taken where backend=cuda is named")
 
 
 def _backends() -> list[Check]:

@@ -50,7 +50,8 @@ def largest(tokens: Tokens, value_N: Tensor, count_M: Tensor, where_N: Tensor | 
 def quantile(tokens: Tokens, value_N: Tensor, q: float) -> Tensor:
     """[N] fp64: the q-quantile of each token's minibatch, linear between order statistics.
 
-    The same definition as ``torch.quantile``; 0 for a minibatch without counted tokens.
+    The same definition as ``torch.quantile``; 0 for a minibatch without counted tokens. Between a finite
+    number and an infinite one it is the infinite one.
     """
     where_N = tokens.counted()
     value_N = value_N.double()
@@ -59,8 +60,15 @@ def quantile(tokens: Tokens, value_N: Tensor, q: float) -> Tensor:
     place_M = (count_M - 1).clamp(min=0) * q
     lower_M = _to_float(_ranked(tokens, key_N, where_N, place_M.floor().long()))
     upper_M = _to_float(_ranked(tokens, key_N, where_N, place_M.ceil().long()))
-    value_M = torch.lerp(lower_M, upper_M, place_M - place_M.floor())
+    value_M = _between(lower_M, upper_M, place_M - place_M.floor())
     return tokens.spread(torch.where(count_M > 0, value_M, 0.0))
+
+
+def _between(lower_M: Tensor, upper_M: Tensor, share_M: Tensor) -> Tensor:
+    """lower + share (upper - lower), where inf - inf and 0 * inf must not come up."""
+    finite_M = torch.lerp(lower_M, upper_M, share_M)
+    mixed_M = torch.where(lower_M.isinf() | upper_M.isinf(), lower_M + upper_M, finite_M)
+    return torch.where((share_M == 0) | (lower_M == upper_M), lower_M, mixed_M)
 
 
 def ordered_integers(value_N: Tensor, where_N: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from megaent.ops.backend import COMPILED_OPS
 from megaent.ops.divergence import KL_ROWS, Divergence
-from megaent.ops.reference import NUM_TOP
+from megaent.ops.reference import NUM_TOP, adjacent
 
 if not COMPILED_OPS.exists():
     raise ValueError(f"the C++ ops are not built ({COMPILED_OPS} is absent): run ./scripts/build_ops")
@@ -36,7 +36,7 @@ def logits_stats(
 ) -> Tensor:
     """Partial statistics of this shard's columns, [5 or 7, N] fp32."""
     return torch.ops.megaent.logits_stats(
-        _adjacent(logits_NV), target_N, vocab_start, inv_temperature, moments
+        adjacent(logits_NV), target_N, vocab_start, inv_temperature, moments
     )
 
 
@@ -58,7 +58,7 @@ def logits_stats_backward(
     out: Tensor | None = None,
 ) -> Tensor:
     """The gradient of this shard's logits, in their type; ``out`` may be ``logits_NV`` itself."""
-    rows_NV = _adjacent(logits_NV)
+    rows_NV = adjacent(logits_NV)
     result_NV = torch.empty_like(rows_NV) if out is None else out
     reference_NV, kl_stats, grad_kl_N = (None, None, None) if divergence is None else divergence
     torch.ops.megaent.logits_stats_backward(
@@ -67,7 +67,7 @@ def logits_stats_backward(
         stats,
         grad_log_prob_N,
         grad_entropy_N,
-        None if reference_NV is None else _adjacent(reference_NV),
+        None if reference_NV is None else adjacent(reference_NV),
         kl_stats,
         grad_kl_N,
         vocab_start,
@@ -87,18 +87,18 @@ def kl_partial(
 ) -> Tensor:
     """KL and the parts of rho of this shard, [3, N] fp32, as ``megaent.ops.divergence`` says."""
     return torch.ops.megaent.kl_partial(
-        _adjacent(logits_NV), _adjacent(reference_NV), partial, reference_partial, inv_temperature
+        adjacent(logits_NV), adjacent(reference_NV), partial, reference_partial, inv_temperature
     )
 
 
 def top_logits(logits_NV: Tensor) -> Tensor:
     """The largest logits of every row, falling, [8, N] fp32; -inf where there are fewer columns."""
-    return torch.ops.megaent.top_logits(_adjacent(logits_NV))
+    return torch.ops.megaent.top_logits(adjacent(logits_NV))
 
 
 def count_above(logits_NV: Tensor, bound_N: Tensor) -> Tensor:
     """[N] int64 entries of every row that are strictly larger than its ``bound``."""
-    return torch.ops.megaent.count_above(_adjacent(logits_NV), bound_N)
+    return torch.ops.megaent.count_above(adjacent(logits_NV), bound_N)
 
 
 def segment_support(
@@ -119,11 +119,6 @@ def segment_support(
 def simd_level() -> str:
     """The instruction level in use: scalar, avx2 or avx512."""
     return torch.ops.megaent.simd_level()
-
-
-def _adjacent(logits_NV: Tensor) -> Tensor:
-    """Rows may be apart, the entries of a row may not; a copy is made only then."""
-    return logits_NV if logits_NV.shape[1] <= 1 or logits_NV.stride(1) == 1 else logits_NV.contiguous()
 
 
 # ---------------------------------------------------------------- shapes, for torch.compile

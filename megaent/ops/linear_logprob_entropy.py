@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
-from megaent.ops.reference import statistics_dtype
 from megaent.ops.token_statistics import (
     Shard,
     TokenStatistics,
@@ -26,8 +25,6 @@ from megaent.ops.token_statistics import (
     shard_partial,
     sum_over_shards,
 )
-
-DEFAULT_WORKSPACE_BYTES = 256 * 2**20
 
 
 def linear_logprob_entropy(
@@ -52,7 +49,8 @@ def linear_logprob_entropy(
     ``hidden`` [N, D], ``weight`` [V, D] this rank's rows, ``target`` [N] int64. The gradient of
     ``hidden`` is this rank's part: under tensor parallelism the caller sums it over ``group``
     (or reduce-scatters it under sequence parallelism). ``workspace_bytes`` bounds the logits of
-    one chunk; results are repeatable for a fixed value of it.
+    one chunk, in their own type; results are repeatable for a fixed value of it. Without it a chunk
+    may take 1 GiB on a GPU and 64 MiB on a CPU.
 
     ``reference_hidden`` [N, E] and ``reference_weight`` [V, E], another policy's in the same type, add ``kl``
     as ``reference_logits`` does there; neither receives a gradient. A chunk then holds the logits of
@@ -87,9 +85,14 @@ def linear_logprob_entropy(
 
 
 def rows_per_chunk(weight_VD: Tensor, workspace_bytes: int | None, *, num_policies: int = 1) -> int:
-    """How many tokens' logits, in the statistics' type, fit the workspace; at least one."""
-    row_bytes = num_policies * weight_VD.shape[0] * statistics_dtype(weight_VD.dtype).itemsize
-    return max(1, (workspace_bytes or DEFAULT_WORKSPACE_BYTES) // max(1, row_bytes))
+    """How many tokens' logits fit the workspace; at least one.
+
+    A GPU needs thousands of rows, or reading and writing the sum of the weight's gradient once a chunk takes
+    longer than making the chunk's share of it.
+    """
+    row_bytes = num_policies * weight_VD.shape[0] * weight_VD.itemsize
+    default = 2**30 if weight_VD.device.type == "cuda" else 2**26
+    return max(1, (workspace_bytes or default) // max(1, row_bytes))
 
 
 class _Options(NamedTuple):
@@ -186,6 +189,7 @@ class _LinearLogprobEntropy(torch.autograd.Function):
             partials.append(shard_partial(logits.policy, logits.reference, target_N[part], shard))
             if options.is_stored:
                 kept.append(logits)
+            del logits  # before the next chunk's exist
         whole = combine_shards(torch.cat(partials, dim=1), shard)
         rank_N = None
         if "target_rank" in shard.extras:
@@ -206,10 +210,13 @@ class _LinearLogprobEntropy(torch.autograd.Function):
         target_N, stats, kl_stats, *kept = ctx.saved_tensors[4:]
         shard: Shard = ctx.options.shard
         grad_log_prob_N, grad_entropy_N, grad_kl_N = output_gradients(grads, target_N, shard)
+        chunks = _chunks(heads.hidden_ND.shape[0], ctx.options.chunk)
         grad_hidden_ND = torch.empty_like(heads.hidden_ND)
         # bf16 sums over thousands of chunks would lose the small ones.
-        grad_weight_VD = torch.zeros(heads.weight_VD.shape, dtype=stats.dtype, device=heads.weight_VD.device)
-        for number, part in enumerate(_chunks(heads.hidden_ND.shape[0], ctx.options.chunk)):
+        sum_dtype = heads.weight_VD.dtype if len(chunks) == 1 else stats.dtype
+        grad_weight_VD = torch.empty_like(heads.weight_VD, dtype=sum_dtype)
+        grad_weight_VD[shard.limit :] = 0.0
+        for number, part in enumerate(chunks):
             if kept:
                 logits = _Logits(kept[2 * number], kept[2 * number + 1])
             else:
@@ -226,9 +233,24 @@ class _LinearLogprobEntropy(torch.autograd.Function):
                 # Logits made for this chunk alone are free to be written over; kept ones may be needed again.
                 out=None if kept else logits.policy,
             )
-            grad_hidden_ND[part] = grad_NV @ heads.weight_VD[: shard.limit]
-            grad_weight_VD[: shard.limit] += grad_NV.T @ heads.hidden_ND[part]
+            grad_hidden_ND[part].addmm_(grad_NV, heads.weight_VD[: shard.limit], beta=0)
+            _add_product(grad_weight_VD[: shard.limit], grad_NV, heads.hidden_ND[part], is_first=number == 0)
+            del logits, grad_NV  # before the next chunk's exist
         return grad_hidden_ND, grad_weight_VD.to(heads.weight_VD.dtype), None, None, None, None
+
+
+def _add_product(sum_VD: Tensor, grad_NV: Tensor, hidden_ND: Tensor, *, is_first: bool) -> None:
+    """``sum += grad.T @ hidden``, or ``sum =`` it for the first chunk; added in the type of the sum."""
+    beta = 0 if is_first else 1
+    if sum_VD.dtype == grad_NV.dtype:
+        sum_VD.addmm_(grad_NV.T, hidden_ND, beta=beta)
+    elif sum_VD.device.type == "cuda" and not torch.compiler.is_compiling():
+        # torch.compile (2.13) knows no product whose result is of another type.
+        torch.addmm(sum_VD, grad_NV.T, hidden_ND, out_dtype=sum_VD.dtype, beta=beta, out=sum_VD)
+    elif is_first:
+        sum_VD.copy_(grad_NV.T @ hidden_ND)
+    else:
+        sum_VD += grad_NV.T @ hidden_ND
 
 
 def _rows(value_N: Tensor | None, part: slice) -> Tensor | None:

@@ -44,11 +44,16 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def adjacent(rows_NV: Tensor) -> Tensor:
+    """With the entries of a row side by side, copied only where they are not: torch's sums depend on that."""
+    return rows_NV if rows_NV.shape[1] <= 1 or rows_NV.stride(1) == 1 else rows_NV.contiguous()
+
+
 def logits_stats(
     logits_NV: Tensor, target_N: Tensor, *, vocab_start: int, inv_temperature: float, moments: bool = False
 ) -> Tensor:
     """Partial statistics of this shard's columns ``vocab_start .. vocab_start + V``, [5 or 7, N]."""
-    z_NV = logits_NV.to(statistics_dtype(logits_NV.dtype))
+    z_NV = adjacent(logits_NV.to(statistics_dtype(logits_NV.dtype)))
     num_rows, num_columns = z_NV.shape
     if num_columns == 0:
         return _empty_shard(z_NV, num_rows, moments)

@@ -72,7 +72,6 @@ class SendGroup:
 
     def broadcast(self, data: Tensor) -> None:
         """Returns when ``data`` may be written over. Raises RuntimeError when a server is gone or late."""
-        assert self._group is not None, "broadcast before join"
         if data.is_cuda != (self.backend == "nccl"):
             raise EngineError(
                 f"{self.backend} cannot send weights that lie on {data.device}; servers on a GPU take them "
@@ -80,6 +79,7 @@ class SendGroup:
             )
         if data.is_cuda:
             torch.cuda.set_device(data.device)  # a new thread begins on the first card
+        assert self._group is not None, "broadcast before join"
         self._group.broadcast(data, 0, self._timeout).wait(self._timeout)
 
     def abort(self) -> None:

@@ -127,7 +127,6 @@ class ServerSender:
         started = time.perf_counter()
         session = Session(self._control, servers)
         changed = self._find_changed(session)
-        self._held = {}  # until the end of this one nobody is known to hold anything whole
         session.pause(self._options.pause)
         sessions = self._with_sessions if self._transport.needs_update_session else ()
         session.begin(sessions)

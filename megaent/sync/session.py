@@ -7,6 +7,8 @@ opens it again and writes it whole.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable, Container, Sequence
 from typing import TypeVar
 
@@ -27,10 +29,13 @@ class Session:
         self.control = control
         self.alive: tuple[str, ...] = tuple(dict.fromkeys(servers))
         self.failed: dict[str, str] = {}
+        self._changing = threading.Lock()
 
     def lose(self, url: str, why: str) -> None:
-        self.alive = tuple(other for other in self.alive if other != url)
-        self.failed.setdefault(url, why)
+        """Leave ``url`` out from here on. Thread-safe."""
+        with self._changing:
+            self.alive = tuple(other for other in self.alive if other != url)
+            self.failed.setdefault(url, why)
 
     def each(self, call: Callable[[str], Answer], among: Container[str] | None = None) -> dict[str, Answer]:
         """``call(url)`` for every living server at once; one for which it raises EngineError is lost."""
@@ -53,12 +58,14 @@ class Session:
         self.each(self._begin, among)
 
     def _begin(self, url: str) -> None:
+        body = {"selector": "all"}
         try:
-            self.control.post(url, "/begin_weight_update", {"selector": "all"})
+            self.control.post(url, "/begin_weight_update", body)
         except RefusedError:
             # A trainer that died, or an update that failed, left the server with an update open.
-            self._end(url)
-            self.control.post(url, "/begin_weight_update", {"selector": "all"})
+            with contextlib.suppress(RefusedError):
+                self._end(url)
+            self.control.post(url, "/begin_weight_update", body)
 
     def end(self, among: Container[str]) -> None:
         self.each(self._end, among)

@@ -60,8 +60,7 @@ def test_score_and_update_form_the_logits_of_response_tokens_alone(
     actor = MegatronActor(folder, layout, ActorOptions(dtype="float32"), AdamOptions(lr=1e-2))
     vocab, num_tokens = actor.architecture.vocab_size, 5 + 9 + 3 + 1 + 17
     op = import_module("megaent.ops.linear_logprob_entropy")
-    bound = ROWS_A_CHUNK * 4 * actor.architecture.padded_vocab_size
-    monkeypatch.setattr(op, "DEFAULT_WORKSPACE_BYTES", bound)
+    monkeypatch.setattr(op, "rows_per_chunk", lambda *_, **__: ROWS_A_CHUNK)
     with Products(vocab) as scoring:
         scored = actor.score(batch(), temperature=1.0)
     method = build_method({"grpo": {}}).phases[0].method

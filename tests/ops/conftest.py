@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.levels import LEVELS
 from torch import Tensor
 
 from megaent.ops.backend import available_backends
@@ -24,6 +25,17 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(20)
+
+
+@pytest.fixture(params=["reference", *LEVELS])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend's name; the C++ one comes once per instruction level."""
+    if request.param == "reference":
+        return "reference"
+    if "cpu" not in available_backends():
+        pytest.skip("the C++ ops are not built; run `./scripts/build_ops`")
+    monkeypatch.setenv("MEGAENT_OPS_SIMD", request.param)
+    return "cpu"
 
 
 @pytest.fixture(params=["reference", "cpu"])

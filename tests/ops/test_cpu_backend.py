@@ -1,15 +1,16 @@
-"""The C++ row operations at every instruction level: against fp64, against each other, what they refuse."""
+"""What the C++ row operations promise beyond the numbers of test_numerics.py: bits, memory, refusals."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from support.compare import assert_as_accurate_as_torch
+from support.levels import LEVELS
+from support.rows import random_case
 from support.truth import gradients, textbook
 from torch import Tensor
 
@@ -21,11 +22,6 @@ pytestmark = pytest.mark.skipif(
     "cpu" not in available_backends(), reason="the C++ ops are not built; run `./scripts/build_ops`"
 )
 
-# A level this processor lacks has a test of its own: it is refused.
-_CAPABILITY = torch.backends.cpu.get_cpu_capability()
-_WITH_AVX2 = ["avx2"] if _CAPABILITY in ("AVX2", "AVX512") else []
-_WITH_AVX512 = ["avx512"] if _CAPABILITY == "AVX512" else []
-LEVELS = ["scalar", *_WITH_AVX2, *_WITH_AVX512]
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -42,94 +38,11 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def random_case(rng: torch.Generator, num_tokens: int, vocab: int, dtype: torch.dtype = torch.float32):
-    logits = (3 * torch.randn(num_tokens, vocab, generator=rng, dtype=torch.float64)).to(dtype)
-    target = torch.randint(vocab, (num_tokens,), generator=rng)
-    cotangents = tuple(torch.randn(2, num_tokens, generator=rng, dtype=torch.float64))
-    return logits, target, cotangents
-
-
 def ours(logits: Tensor, target: Tensor, **options: Any) -> TokenStatistics:
     return logprob_entropy(logits, target, backend="cpu", **options)
 
 
-def compare_with_textbook(logits: Tensor, target: Tensor, cotangents: Sequence[Tensor], **options) -> None:
-    """Values and gradients against fp64, with plain PyTorch's error in fp32 as the measure."""
-    temperature = options.get("temperature", 1.0)
-
-    def plain(z: Tensor) -> tuple[Tensor, ...]:
-        return textbook(z, target, temperature=temperature)
-
-    values, (dz,) = gradients(lambda z: ours(z, target, **options), logits, cotangents=cotangents)
-    exact, (dz_exact,) = gradients(plain, logits.double(), cotangents=cotangents)
-    same, (dz_same,) = gradients(plain, logits.float(), cotangents=cotangents)
-    for name, mine, true, theirs in zip(("log_prob", "entropy"), values, exact, same, strict=True):
-        assert_as_accurate_as_torch(mine, true, theirs, name=name)
-    assert dz.dtype == logits.dtype
-    if logits.dtype == torch.bfloat16:  # rounded once, at the end
-        torch.testing.assert_close(dz, dz_exact.bfloat16(), rtol=2**-7, atol=1e-7)
-    else:
-        assert_as_accurate_as_torch(dz, dz_exact, dz_same, name="dz")
-
-
-# ---------------------------------------------------------------- values and gradients
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("num_tokens", "vocab"), [(0, 7), (5, 1), (63, 7), (63, 16), (40, 1000), (9, 2049), (3, 32003)]
-)
-def test_values_and_gradients_at_odd_sizes(
-    rng: torch.Generator, level: str, num_tokens: int, vocab: int, dtype: torch.dtype
-) -> None:
-    compare_with_textbook(*random_case(rng, num_tokens, vocab, dtype))
-
-
-@pytest.mark.parametrize("temperature", [0.3, 2.0])
-def test_values_and_gradients_under_temperature(rng: torch.Generator, level: str, temperature: float) -> None:
-    compare_with_textbook(*random_case(rng, 20, 5000), temperature=temperature)
-
-
-@pytest.mark.parametrize("offset", [30.0, -30.0, -200.0, 1e4, -1e30])
-def test_an_offset_of_all_logits_changes_nothing(rng: torch.Generator, level: str, offset: float) -> None:
-    logits, target, cotangents = random_case(rng, 20, 3000)
-    compare_with_textbook(logits + offset, target, cotangents)
-    coarse = (logits * 64).round() / 64  # survives an offset up to 1e4 without rounding
-    if abs(offset) <= 1e4:
-        moved, plain = ours(coarse + offset, target), ours(coarse, target)
-        assert torch.equal(moved.log_prob, plain.log_prob)
-        assert torch.equal(moved.entropy, plain.entropy)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_minus_infinity_has_no_probability(rng: torch.Generator, level: str, dtype: torch.dtype) -> None:
-    """Whole blocks of it, too: with 64 columns of 9000 left, as top-p leaves them."""
-    logits, target, cotangents = random_case(rng, 12, 9000, dtype)
-    kept = torch.rand(logits.shape, generator=rng).argsort(1) < 64
-    logits[~kept] = -torch.inf
-    logits[:6, :5000] = -torch.inf
-    target = logits.argmax(1)
-    values, (dz,) = gradients(lambda z: ours(z, target), logits, cotangents=cotangents)
-    assert bool((dz[logits == -torch.inf] == 0).all())
-    exact = textbook(logits.double(), target)
-    for mine, true in zip(values, exact, strict=False):
-        torch.testing.assert_close(mine.double(), true, rtol=1e-6, atol=1e-6)
-
-
-def test_a_target_without_probability_has_log_prob_minus_infinity(level: str) -> None:
-    result = ours(torch.tensor([[0.0, 0.0, -torch.inf]]), torch.tensor([2]))
-    assert result.log_prob.tolist() == [-math.inf]
-    assert result.entropy.item() == pytest.approx(math.log(2), rel=1e-7)
-
-
-def test_one_huge_logit_leaves_no_entropy(rng: torch.Generator, level: str) -> None:
-    logits, target, cotangents = random_case(rng, 4, 5000)
-    logits[:, 4017] = torch.tensor([2e2, 1e4, 1e30, 3e38])
-    target[:2] = 4017
-    values, (dz,) = gradients(lambda z: ours(z, target, temperature=0.3), logits, cotangents=cotangents)
-    assert values[1].tolist() == [0.0] * 4
-    assert values[0][:2].tolist() == [0.0, 0.0]
-    assert bool(dz.isfinite().all())
+# ---------------------------------------------------------------- what is not a number
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -156,56 +69,6 @@ def test_every_nan_is_one(level: str) -> None:
     )
     for result in (*values, dz.sum(1)):
         assert result.isnan().tolist() == [True] * 22 + [False]
-
-
-@pytest.mark.parametrize("count", [2, 3, 100])
-def test_several_equal_maxima_share_the_probability(level: str, count: int) -> None:
-    logits = torch.full((1, 9000), -torch.inf)
-    logits[0, torch.arange(count) * 83] = 5.0
-    result = ours(logits, torch.tensor([83]), extras=("sum_p2", "varentropy"))
-    assert result.entropy.item() == pytest.approx(math.log(count), rel=1e-7)
-    assert result.log_prob.item() == pytest.approx(-math.log(count), rel=1e-7)
-    assert result.sum_p2 is not None
-    assert result.varentropy is not None
-    assert result.sum_p2.item() == pytest.approx(1 / count, rel=1e-7)
-    assert result.varentropy.item() == 0.0
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_moments_of_the_distribution(rng: torch.Generator, level: str, dtype: torch.dtype) -> None:
-    logits, target, _ = random_case(rng, 20, 5000, dtype)
-    exact = textbook(logits.double(), target, temperature=1.7)
-    result = ours(logits, target, temperature=1.7, extras=("sum_p2", "varentropy"))
-    for name in ("sum_p2", "varentropy"):
-        torch.testing.assert_close(
-            getattr(result, name).double(), getattr(exact, name), rtol=2e-6, atol=1e-9, msg=name
-        )
-
-
-@pytest.mark.parametrize(("offset", "usual_error"), [(0.0, 0.01), (25.0, 0.5)])
-def test_small_entropies_keep_their_relative_precision(
-    rng: torch.Generator, level: str, offset: float, usual_error: float
-) -> None:
-    """Peaked rows, H down to 1e-23; plain PyTorch loses them, ``lse - sum p z`` more than ``sum p log p``."""
-    leads = torch.linspace(8, 60, 40)
-    tail = (2 * torch.randn(40, 9000, generator=rng) * 256).round() / 256
-    logits = tail - leads.round()[:, None] - 8.0 + offset
-    logits[:, 4321] = offset
-    exact = exact_entropy(logits)
-    entropy = ours(logits, torch.full((40,), 4321)).entropy.double()
-    assert float(((entropy - exact) / exact).abs().max()) < 1e-6
-    p, log_p = logits.softmax(1), logits.log_softmax(1)
-    of_lse, of_log_p = logits.logsumexp(1) - (p * logits).sum(1), -(p * log_p).sum(1)
-    assert float(((of_lse.double() - exact) / exact).abs().max()) > usual_error
-    assert float(((of_log_p.double() - exact) / exact).abs().max()) > 0.01
-
-
-def exact_entropy(logits: Tensor) -> Tensor:
-    """In fp64 from the same numbers, the largest one apart, so that nothing cancels."""
-    x = logits.double() - logits.double().amax(1, keepdim=True)
-    weight = x.exp()
-    rest = torch.where(x < 0, weight, 0.0).sum(1)
-    return rest.log1p() - (weight * x).sum(1) / (1 + rest)
 
 
 # ---------------------------------------------------------------- repeatability

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.compare import assert_as_accurate_as_torch
+from support.compare import assert_as_accurate_as_torch, assert_errs_like_torch
 from support.truth import gradients, textbook
 from torch import Tensor
 
@@ -29,14 +29,10 @@ def random_case(
     return hidden, weight, target, cotangents
 
 
-SIZES = [(t, v) for t in (0, 1, 63, 1000) for v in (1, 7, 1000)] + [(t, 32003) for t in (0, 1, 63)]
-
-
-@pytest.mark.parametrize("mode", ["recompute", "store"])
-@pytest.mark.parametrize(("num_tokens", "vocab"), SIZES)
-def test_values_and_gradients_at_odd_sizes(
+def compared(
     rng: torch.Generator, num_tokens: int, vocab: int, mode: str
-) -> None:
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Ours, exact and plain PyTorch's in fp32, of every result and gradient of one random case."""
     hidden, weight, target, cotangents = random_case(rng, num_tokens, vocab)
 
     def plain(h: Tensor, w: Tensor) -> tuple[Tensor, ...]:
@@ -48,12 +44,36 @@ def test_values_and_gradients_at_odd_sizes(
     values, grads = gradients(ours, hidden, weight, cotangents=cotangents)
     exact, grads_exact = gradients(plain, hidden.double(), weight.double(), cotangents=cotangents)
     same, grads_same = gradients(plain, hidden, weight, cotangents=cotangents)
-    for name, mine, true, theirs in zip(("log_prob", "entropy"), values, exact, same, strict=True):
+    assert [grad.dtype for grad in grads] == [torch.float32] * 2
+    names = ("log_prob", "entropy", "dh", "dW")
+    columns = zip((*values, *grads), (*exact, *grads_exact), (*same, *grads_same), strict=True)
+    return dict(zip(names, columns, strict=True))
+
+
+SIZES = [(t, v) for t in (0, 63, 1000) for v in (1, 7, 1000)] + [(t, 32003) for t in (0, 63)]
+
+
+@pytest.mark.parametrize("mode", ["recompute", "store"])
+@pytest.mark.parametrize(("num_tokens", "vocab"), SIZES)
+def test_values_and_gradients_at_odd_sizes(
+    rng: torch.Generator, num_tokens: int, vocab: int, mode: str
+) -> None:
+    for name, (mine, true, theirs) in compared(rng, num_tokens, vocab, mode).items():
         assert_as_accurate_as_torch(mine, true, theirs, name=name)
-    for name, mine, true, theirs in zip(("dh", "dW"), grads, grads_exact, grads_same, strict=True):
-        assert mine.dtype == torch.float32
-        # The largest of only eight errors scatters by more than 2 between equally good roundings.
-        assert_as_accurate_as_torch(mine, true, theirs, name=name, factor=5.0 if num_tokens == 1 else 2.0)
+
+
+@pytest.mark.parametrize("mode", ["recompute", "store"])
+@pytest.mark.parametrize(("vocab", "num_draws"), [(1, 3), (7, 100), (1000, 100), (32003, 10)])
+def test_one_token_errs_no_more_than_torch_on_average(
+    rng: torch.Generator, vocab: int, num_draws: int, mode: str
+) -> None:
+    """The largest of one row's few errors is a lottery, so the mean over many rows is compared."""
+    draws = [compared(rng, 1, vocab, mode) for _ in range(num_draws)]
+    for name in ("log_prob", "entropy", "dh", "dW"):
+        mine, true, theirs = (
+            torch.stack(column) for column in zip(*(draw[name] for draw in draws), strict=True)
+        )
+        assert_errs_like_torch(mine, true, theirs, name=name)
 
 
 def test_gradients_are_those_of_finite_differences(rng: torch.Generator) -> None:
@@ -105,7 +125,7 @@ def test_the_workspace_bounds_the_logits_of_a_chunk() -> None:
     assert rows_per_chunk(weight, 4000) == 1
     assert rows_per_chunk(weight, 40_000) == 10
     assert rows_per_chunk(weight, 3) == 1, "one token at least"
-    assert rows_per_chunk(weight.bfloat16(), 40_000) == 10, "statistics are fp32"
+    assert rows_per_chunk(weight.bfloat16(), 40_000) == 20, "in their own type"
     assert rows_per_chunk(weight.double(), 40_000) == 5
 
 
@@ -160,7 +180,7 @@ def test_bf16_gradients_of_the_weight_are_summed_in_fp32(rng: torch.Generator) -
     target = torch.zeros(1024, dtype=torch.int64)
     ones = (torch.ones(1024), torch.zeros(1024))
     _, (_, dw) = gradients(
-        lambda h, w: linear_logprob_entropy(h, w, target, workspace_bytes=16), hidden, weight, cotangents=ones
+        lambda h, w: linear_logprob_entropy(h, w, target, workspace_bytes=8), hidden, weight, cotangents=ones
     )
     assert dw.dtype == torch.bfloat16
     assert dw[:, 0].tolist() == [768.0, -256.0, -256.0, -256.0]

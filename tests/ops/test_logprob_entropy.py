@@ -1,121 +1,18 @@
-"""log_prob, entropy and both gradients against closed forms, fp64 and emulated shards."""
+"""log_prob, entropy and both gradients: closed forms, padding, types, shards, refusals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from support.compare import assert_as_accurate_as_torch
+from support.rows import random_case
 from support.truth import gradients, textbook
 from torch import Tensor
 
 from megaent.ops import logprob_entropy
 from megaent.ops.backend import get_backend
-
-
-def random_case(rng: torch.Generator, num_tokens: int, vocab: int, dtype: torch.dtype = torch.float32):
-    logits = (3 * torch.randn(num_tokens, vocab, generator=rng, dtype=torch.float64)).to(dtype)
-    target = torch.randint(vocab, (num_tokens,), generator=rng)
-    cotangents = tuple(torch.randn(2, num_tokens, generator=rng, dtype=torch.float64))
-    return logits, target, cotangents
-
-
-def compare_with_textbook(logits: Tensor, target: Tensor, cotangents: Sequence[Tensor], **options) -> None:
-    temperature = options.get("temperature", 1.0)
-
-    def plain(z: Tensor) -> tuple[Tensor, ...]:
-        return textbook(z, target, temperature=temperature)
-
-    ours, (dz,) = gradients(lambda z: logprob_entropy(z, target, **options), logits, cotangents=cotangents)
-    exact, (dz_exact,) = gradients(plain, logits.double(), cotangents=cotangents)
-    same, (dz_same,) = gradients(plain, logits, cotangents=cotangents)
-    for name, mine, true, theirs in zip(("log_prob", "entropy"), ours, exact, same, strict=True):
-        assert_as_accurate_as_torch(mine, true, theirs, name=name)
-    assert dz.dtype == logits.dtype
-    assert_as_accurate_as_torch(dz, dz_exact, dz_same, name="dz")
-
-
-SIZES = [(t, v) for t in (0, 1, 63, 1000) for v in (1, 7, 1000)] + [(t, 32003) for t in (0, 1, 63)]
-
-
-@pytest.mark.parametrize(("num_tokens", "vocab"), SIZES)
-def test_values_and_gradients_at_odd_sizes(rng: torch.Generator, num_tokens: int, vocab: int) -> None:
-    logits, target, cotangents = random_case(rng, num_tokens, vocab)
-    compare_with_textbook(logits, target, cotangents)
-
-
-@pytest.mark.parametrize("temperature", [0.3, 0.6, 2.0])
-def test_values_and_gradients_under_temperature(rng: torch.Generator, temperature: float) -> None:
-    logits, target, cotangents = random_case(rng, 63, 1000)
-    compare_with_textbook(logits, target, cotangents, temperature=temperature)
-
-
-@pytest.mark.parametrize("offset", [30.0, -30.0, 1e4, -1e4])
-def test_an_offset_of_all_logits_changes_nothing(rng: torch.Generator, offset: float) -> None:
-    logits, target, cotangents = random_case(rng, 63, 1000)
-    compare_with_textbook(logits + offset, target, cotangents)
-    coarse = (logits * 64).round() / 64  # survives the offset without rounding
-    plain, moved = logprob_entropy(coarse, target), logprob_entropy(coarse + offset, target)
-    torch.testing.assert_close(moved[:2], plain[:2], rtol=1e-6, atol=1e-6)
-
-
-def test_a_row_wholly_below_the_smallest_exponent(rng: torch.Generator) -> None:
-    logits, target, cotangents = random_case(rng, 8, 1000)
-    compare_with_textbook(logits - 200.0, target, cotangents)
-    compare_with_textbook(logits - 1e30, target, cotangents)
-
-
-def test_minus_infinity_has_no_probability(rng: torch.Generator) -> None:
-    logits, target, cotangents = random_case(rng, 63, 1000)
-    logits[torch.rand(logits.shape, generator=rng) < 0.5] = -torch.inf
-    logits[torch.arange(63), target] = 1.0
-    _, (dz,) = gradients(lambda z: logprob_entropy(z, target), logits, cotangents=cotangents)
-    assert bool((dz[logits == -torch.inf] == 0).all())
-    exact = textbook(logits.double(), target)
-    ours = logprob_entropy(logits, target)
-    torch.testing.assert_close(ours.log_prob.double(), exact.log_prob, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(ours.entropy.double(), exact.entropy, rtol=1e-6, atol=1e-6)
-
-
-def test_a_target_without_probability_has_log_prob_minus_infinity() -> None:
-    logits = torch.tensor([[0.0, 0.0, -torch.inf]])
-    result = logprob_entropy(logits, torch.tensor([2]))
-    assert result.log_prob.tolist() == [-math.inf]
-    assert result.entropy.item() == pytest.approx(math.log(2), rel=1e-6)
-
-
-def test_one_huge_logit_leaves_no_entropy(rng: torch.Generator) -> None:
-    logits, target, cotangents = random_case(rng, 4, 1000)
-    logits[:, 17] = torch.tensor([2e2, 1e4, 1e30, 3e38])
-    target[:2] = 17
-    ours, (dz,) = gradients(lambda z: logprob_entropy(z, target), logits, cotangents=cotangents)
-    assert ours[1].tolist() == [0.0] * 4
-    assert ours[0][:2].tolist() == [0.0, 0.0]
-    assert bool((ours[0][2:] < -9e29).all())
-    assert bool(dz.isfinite().all())
-
-
-@pytest.mark.parametrize("vocab", [2, 7, 1000, 32003])
-def test_entropy_of_a_uniform_distribution_is_log_v(vocab: int) -> None:
-    result = logprob_entropy(torch.full((3, vocab), -3.0), torch.tensor([0, 1, vocab - 1]))
-    assert result.entropy.tolist() == pytest.approx([math.log(vocab)] * 3, rel=1e-6)
-    assert result.log_prob.tolist() == pytest.approx([-math.log(vocab)] * 3, rel=1e-6)
-
-
-@pytest.mark.parametrize("count", [2, 3, 100])
-def test_several_equal_maxima_share_the_probability(count: int) -> None:
-    logits = torch.full((1, 200), -torch.inf)
-    logits[0, torch.arange(count) * 2] = 5.0
-    result = logprob_entropy(logits, torch.tensor([2]), extras=("sum_p2", "varentropy"))
-    assert result.entropy.item() == pytest.approx(math.log(count), rel=1e-6)
-    assert result.log_prob.item() == pytest.approx(-math.log(count), rel=1e-6)
-    assert result.sum_p2 is not None
-    assert result.varentropy is not None
-    assert result.sum_p2.item() == pytest.approx(1 / count, rel=1e-6)
-    assert result.varentropy.item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_worked_case() -> None:
@@ -220,34 +117,6 @@ def test_an_ignored_token_may_have_any_logits(rng: torch.Generator, filling: flo
 
 
 # ---------------------------------------------------------------- layout, repeatability, types
-
-
-def test_memory_layout_does_not_matter(rng: torch.Generator) -> None:
-    logits, target, cotangents = random_case(rng, 40, 33)
-    plain, (dz,) = gradients(lambda z: logprob_entropy(z, target), logits, cotangents=cotangents)
-
-    def strided(z: Tensor) -> Sequence[Tensor | None]:
-        wide = torch.stack([z, z + 1], dim=2).transpose(0, 1)
-        return logprob_entropy(wide[:, :, 0].T, target)
-
-    ours, (dz_strided,) = gradients(strided, logits, cotangents=cotangents)
-    assert not torch.stack([logits, logits], dim=2).transpose(0, 1)[:, :, 0].T.is_contiguous()
-    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
-    assert torch.equal(dz_strided, dz)
-
-
-def test_equal_calls_give_equal_bits_however_the_tokens_are_split(rng: torch.Generator) -> None:
-    logits, target, cotangents = random_case(rng, 63, 1000)
-    whole, (dz,) = gradients(lambda z: logprob_entropy(z, target), logits, cotangents=cotangents)
-
-    def split(z: Tensor) -> tuple[Tensor, ...]:
-        parts = [logprob_entropy(z[i : i + 10], target[i : i + 10])[:2] for i in range(0, 63, 10)]
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
-
-    for compute in (lambda z: logprob_entropy(z, target), split):
-        again, (dz_again,) = gradients(compute, logits, cotangents=cotangents)
-        assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
-        assert torch.equal(dz_again, dz)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

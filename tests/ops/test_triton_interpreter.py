@@ -45,7 +45,7 @@ def run(repository: Path, *arguments: str, interpret: bool) -> subprocess.Comple
     [
         ("triton_cases", NUMERICS, 32),
         ("triton_cases", f"not ({NUMERICS})", 13),
-        ("triton_divergence_cases", "test", 14),
+        ("triton_divergence_cases", "test", 15),
     ],
     ids=["numerics", "memory_and_splits", "divergence"],
 )

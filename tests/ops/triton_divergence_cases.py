@@ -9,6 +9,7 @@ import torch
 from megaent_kernels import divergence as divergence_kernels
 from megaent_kernels.tune import ForwardLaunch
 from support.compare import assert_as_accurate_as_torch
+from support.rows import far_apart
 from support.truth import textbook_kl
 from torch import Tensor
 
@@ -35,7 +36,14 @@ def partials(logits: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return pair[0], triton.kl_partial(logits, other, *pair, **INV)
 
 
-def gradient(logits: Tensor, other: Tensor, stats: Tensor, kl_stats: Tensor, weight: Tensor) -> Tensor:
+def gradient(
+    logits: Tensor,
+    other: Tensor,
+    stats: Tensor,
+    kl_stats: Tensor,
+    weight: Tensor,
+    out: Tensor | None = None,
+) -> Tensor:
     return triton.logits_stats_backward(
         logits,
         torch.zeros(logits.shape[0], dtype=torch.int64),
@@ -44,6 +52,7 @@ def gradient(logits: Tensor, other: Tensor, stats: Tensor, kl_stats: Tensor, wei
         grad_entropy_N=None,
         vocab_start=0,
         divergence=Divergence(other, kl_stats, weight),
+        out=out,
         **INV,
     )
 
@@ -115,6 +124,18 @@ def test_rows_give_the_same_bits_wherever_they_lie(rng: torch.Generator, dtype: 
         assert torch.equal(gradient(a, b, stats, kl_stats, weight), dz)
     singles = [partials(logits[i : i + 1], other[i : i + 1])[1] for i in range(3)]
     assert torch.equal(torch.cat(singles, dim=1), kl_rows)
+
+
+def test_rows_may_lie_beyond_2_to_the_31_entries(rng: torch.Generator) -> None:
+    """The third row begins at entry 2^31: offsets of 32 bits would wrap around."""
+    logits, other, weight = random_case(rng, 3, 300, torch.bfloat16)
+    partial, kl_rows = partials(logits, other)
+    stats, kl_stats = triton.stats_combine([partial], **INV), kl_combine([partial], [kl_rows], **INV)
+    dz = gradient(logits, other, stats, kl_stats, weight)
+    z, ref, out = far_apart(logits), far_apart(other), far_apart(torch.zeros_like(logits))
+    assert all(map(torch.equal, partials(z, ref), (partial, kl_rows)))
+    assert torch.equal(gradient(z, ref, stats, kl_stats, weight, out), dz)
+    assert torch.equal(out, dz)
 
 
 def test_spans_and_shards_are_merged_exactly(rng: torch.Generator) -> None:

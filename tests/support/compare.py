@@ -46,3 +46,20 @@ def assert_as_accurate_as_torch(
             f"{name}{index}: got {float(got[place]):.9g}, expected {float(truth[place]):.9g}, "
             f"error {float(error[place]):.3g}, allowed {allowed:.3g}"
         )
+
+
+def assert_errs_like_torch(
+    ours: Tensor, exact: Tensor, torch_same_dtype: Tensor, *, factor: float = 2.0, name: str = "value"
+) -> None:
+    """The root mean square error of ``ours`` may be ``factor`` times that of plain PyTorch in the same dtype.
+
+    Where PyTorch happens to be exact it may be 1e-7 of the root mean square of ``exact``. Everything finite.
+    """
+
+    def rms(value: Tensor) -> float:
+        return float(value.detach().double().square().mean().sqrt())
+
+    error, theirs = rms(ours.double() - exact), rms(torch_same_dtype.double() - exact)
+    allowed = max(factor * theirs, 1e-7 * rms(exact))
+    if not error <= allowed:
+        raise AssertionError(f"{name}: error {error:.3g} (root mean square), allowed {allowed:.3g}")

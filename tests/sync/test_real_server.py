@@ -26,10 +26,11 @@ from megaent.sync.sender import ServerSender, SyncOptions
 from megaent.sync.session import Session
 from megaent.sync.verify import prompt_log_probs, require_same_log_probs
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]  # a server may need minutes to start
 
 Make = Callable[..., ServerSender]
 TOKENS = [7, 1, 99, 42, 42, 0, 63, 8, 15, 4]
+KEY = "the same for all versions"  # so that only a flush keeps old prefixes away
 
 
 class Model:
@@ -46,11 +47,12 @@ class Model:
                 parameter.add_(torch.randn(parameter.shape, generator=rng) * 0.1 * parameter.std())
         return {name: tensor.detach().clone() for name, tensor in self._model.named_parameters()}
 
-    def log_probs(self) -> list[float]:
+    def log_probs(self) -> Tensor:
+        """[T, V] of what follows each of ``TOKENS``, in fp64."""
         with torch.no_grad():
-            logits_TV = self._model.double()(torch.tensor([TOKENS])).logits[0, :-1]
+            logits_TV = self._model.double()(torch.tensor([TOKENS])).logits[0]
         self._model.float()
-        return logits_TV.log_softmax(1).gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0].tolist()
+        return logits_TV.log_softmax(1)
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,26 @@ def model(folder: Path) -> Model:
 
 def assert_uses(control: Control, server: Server, model: Model, version: str) -> None:
     """The server generates, with the model's weights, and says so."""
-    found = prompt_log_probs(control, server.url, TOKENS, extra_key="same for all versions")
-    require_same_log_probs(found, model.log_probs(), bound=1e-4, server=server.url)
+    expected_TV = model.log_probs()
+    found = prompt_log_probs(control, server.url, TOKENS, extra_key=KEY)
+    expected = expected_TV[:-1].gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0].tolist()
+    require_same_log_probs(found, expected, bound=1e-4, server=server.url)
+    token, log_prob = next_token(control, server, KEY)
+    assert token == int(expected_TV[-1].argmax())
+    assert abs(log_prob - float(expected_TV[-1, token])) < 1e-4
     assert control.model_info(server.url).weight_version == version
+
+
+def next_token(control: Control, server: Server, key: str) -> tuple[int, float]:
+    """The most probable token after ``TOKENS``, with the help of whatever is cached under ``key``."""
+    body = {
+        "input_ids": TOKENS,
+        "sampling_params": {"max_new_tokens": 1, "temperature": 0.0},
+        "return_logprob": True,
+        "extra_key": key,
+    }
+    (entry,) = control.post(server.url, "/generate", body)["meta_info"]["output_token_logprobs"]
+    return entry[1], entry[0]
 
 
 def interrupted(weights: dict[str, Tensor], event: Callable[[], object]) -> Iterator[tuple[str, Tensor]]:
@@ -163,12 +182,26 @@ def test_a_running_response_goes_on_under_the_new_weights(
     body = {"input_ids": TOKENS, "sampling_params": {"max_new_tokens": 180, "ignore_eos": True}}
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(control.post, real[0].url, "/generate", body)
-        while not control.get(real[0].url, "/server_info")["internal_states"][0].get("last_gen_throughput"):
-            pass
+        while not control.get(real[0].url, "/v1/loads")["loads"][0]["num_running_reqs"]:
+            assert not answer.done(), "the response was over before the weights came"
         sender.send(model.weights(8).items(), 8, servers=[real[0].url])
         spans = answer.result()["meta_info"]["weight_versions"]
-    assert [span["version"] for span in spans] in (["7", "8"], ["8"], ["7"])
+    assert [span["version"] for span in spans] == ["7", "8"]
     assert (spans[0]["start"], spans[-1]["end"]) == (0, 180)
+
+
+def test_paused_in_place_each_version_needs_a_key_of_its_own(
+    real: list[Server], model: Model, make_sender: Make, control: Control
+) -> None:
+    sender = make_sender(bucket_bytes=100_000, pause="in_place")
+    sender.send(model.weights(20).items(), 20, servers=[real[0].url])
+    next_token(control, real[0], "20")
+    sender.send(model.weights(21).items(), 21, servers=[real[0].url])
+    expected_V = model.log_probs()[-1]
+    token, log_prob = next_token(control, real[0], "20")
+    assert abs(log_prob - float(expected_V[token])) > 1e-3, "the old prefix was forgotten without a flush"
+    token, log_prob = next_token(control, real[0], "21")
+    assert abs(log_prob - float(expected_V[token])) < 1e-4
 
 
 # ---------------------------------------------------------------- faults
@@ -179,7 +212,7 @@ def test_a_refused_tensor_fails_in_time_and_the_next_publication_works(
 ) -> None:
     sender = make_sender(bucket_bytes=100_000)
     wrong = model.weights(9) | {"model.norm.weight": torch.ones(65)}
-    with pytest.raises(EngineError, match=r"no server took .* torch.Size\(\[65\]\)"):
+    with pytest.raises(EngineError, match=r"no server took .*load weight \(torch\.Size\(\[65\]\)\)"):
         sender.send(wrong.items(), 9, servers=[real[0].url])
     assert control.model_info(real[0].url).weight_version == "incomplete"
     sender.send(model.weights(10).items(), 10, servers=[real[0].url])

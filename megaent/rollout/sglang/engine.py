@@ -99,6 +99,12 @@ class SGLangEngine:
             # Other ranks gather the tensors together with this one and would wait for it.
             for _ in stream:
                 pass
+        if sent.failed and any(member.is_router for member in self._fleet.members):
+            reasons = "; ".join(f"{url}: {why}" for url, why in sent.failed.items())
+            raise EngineError(
+                f"servers behind the router did not take the weights of version {version} ({reasons}); the "
+                "router would go on asking them: take them out of it, or start them anew, and resume"
+            )
         self._connections.run(self._fleet.took_weights(version, sent.failed))
         self.version = version
 

@@ -214,11 +214,11 @@ class _Reader:
 
     def spans(self, meta: dict[str, Any], num_tokens: int) -> tuple[Span, ...]:
         """Which weights drew which tokens; servers before weight_versions name one version for all."""
+        if not num_tokens:
+            return ()  # SGLang gives a span of no length then, or none
         raw = meta.get("weight_versions")
         if raw is None:
-            raw = (
-                [{"version": meta.get("weight_version"), "start": 0, "end": num_tokens}] if num_tokens else []
-            )
+            raw = [{"version": meta.get("weight_version"), "start": 0, "end": num_tokens}]
         if not isinstance(raw, list):
             raise self.wrong(f"weight_versions should be a list, got {_shown(raw)}")
         spans = []

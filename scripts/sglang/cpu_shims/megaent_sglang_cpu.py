@@ -1,9 +1,9 @@
 """Lets torchvision be imported beside a torch without CUDA. Loaded by every interpreter of .venv-sglang.
 
-The published torchvision is compiled against the CUDA build of torch, so its library of operators does not load
-beside the CPU build; importing it then fails, because it gives two operators of that library a shape function.
-SGLang imports torchvision for pictures alone. The two operators are declared here, without any implementation:
-whoever calls one is told by torch that there is none.
+The published torchvision is compiled against the CUDA build of torch, so its library of operators does not
+load beside the CPU build; importing it then fails, because it gives two operators of that library a shape
+function. SGLang imports torchvision for pictures alone. The two operators are declared here, without any
+implementation: whoever calls one is told by torch that there is none.
 """
 
 import importlib.util

@@ -7,15 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 from support.faulty_server import VOCABULARY, FaultyServer
+from support.real_server import Truth, start_servers
 from torch import Tensor
 
+from megaent.config import ChainSumConfig, DemoModelConfig
+from megaent.data.chain_sum import load_chain_sum
+from megaent.data.warmup import CONTEXT as DEMO_CONTEXT
+from megaent.data.warmup import make_demo_model
 from megaent.rollout.sglang.client import Client, ClientOptions
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.engine import SGLangEngine
 from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
+from megaent.rollout.sglang.server import Server
+from megaent.sync.broadcast import BroadcastTransport
+from megaent.sync.sender import ServerSender, SyncOptions
 from megaent.types import Prompt, RolloutRequest
 
 CONTEXT = 200
@@ -100,3 +109,64 @@ def ask() -> Callable[..., list[RolloutRequest]]:
         ]
 
     return make
+
+
+# ---------------------------------------------------------------- real servers
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration's model, warmed up for as long as its distributions need to have a shape."""
+    model = DemoModelConfig(warmup_steps=80, warmup_batch=16)
+    return make_demo_model(model, ChainSumConfig(), cache_dir=tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def truth(demo_folder: Path) -> Truth:
+    return Truth(demo_folder)
+
+
+@pytest.fixture(scope="session")
+def prompts(demo_folder: Path) -> tuple[Prompt, ...]:
+    return load_chain_sum(ChainSumConfig(train_prompts=24), demo_folder).train
+
+
+@pytest.fixture(scope="session")
+def real_servers(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    """Two that run; a test that ends one leaves another in its place."""
+    servers = start_servers(demo_folder, tmp_path_factory.mktemp("logs"), 2, context_length=DEMO_CONTEXT)
+    yield servers
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def make_real_engine(truth: Truth) -> Iterator[Callable[..., SGLangEngine]]:
+    """An engine over members that has published the model's weights as version 1."""
+    made: list[tuple[Connections, ServerSender]] = []
+
+    def make(*members: Member, silence_limit_s: float = 120.0) -> SGLangEngine:
+        connections = Connections()
+        control = Control(connections)
+        fleet = Fleet(connections, members, silence_limit_s=silence_limit_s)
+        sender = ServerSender(
+            control,
+            BroadcastTransport(control, backend="gloo"),
+            SyncOptions(dtype=torch.float32, device="cpu"),
+        )
+        made.append((connections, sender))
+        engine = SGLangEngine(
+            connections=connections,
+            fleet=fleet,
+            client=Client(fleet, ClientOptions(vocab_size=truth.vocab_size), ledger=Ledger()),
+            sender=sender,
+            vocab_size=truth.vocab_size,
+            context_length=DEMO_CONTEXT,
+        )
+        engine.receive_weights(truth.weights(), version=1)
+        return engine
+
+    yield make
+    for connections, sender in made:
+        sender.close()
+        connections.close()

@@ -102,7 +102,7 @@ def test_an_aborted_answer_may_be_empty() -> None:
     answer["output_ids"] = []
     answer["meta_info"] |= {
         "finish_reason": {"type": "abort", "message": "paused"},
-        "weight_versions": [],
+        "weight_versions": [{"version": "default", "start": 0, "end": 0}],
         "output_token_logprobs": [],
         "output_top_logprobs": [],
     }

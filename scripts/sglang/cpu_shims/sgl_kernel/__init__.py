@@ -1,8 +1,8 @@
 """Stands in for SGLang's CUDA kernels, of which there is no CPU build in the package index.
 
-SGLang imports the names below when it starts on a CPU. It calls none of them while it serves a dense model without
-speculative decoding; should that change, the call raises instead of computing something else. No operator of
-``torch.ops.sgl_kernel`` is declared, so that SGLang takes its own implementations in plain torch.
+SGLang imports the names below when it starts on a CPU. It calls none of them while it serves a dense model
+without speculative decoding; should that change, the call raises instead of computing something else. No
+operator of ``torch.ops.sgl_kernel`` is declared, so that SGLang takes its own implementations in plain torch.
 """
 
 _NAMES = (
@@ -21,8 +21,8 @@ _NAMES = (
 def _stand_in(name):
     def absent(*arguments, **options):
         raise NotImplementedError(
-            f"sgl_kernel.{name} is a compiled kernel that this environment lacks; serve this model on a GPU, in an "
-            "environment made by ./scripts/setup_sglang there"
+            f"sgl_kernel.{name} is a compiled kernel that this environment lacks; serve this model on a GPU, "
+            "in an environment made by ./scripts/setup_sglang there"
         )
 
     absent.__name__ = name

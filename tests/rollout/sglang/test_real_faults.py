@@ -1,0 +1,181 @@
+"""Real servers that die, stand still, stand behind a router, or outlive the trainer that used them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.real_server import PYTHON, START_LIMIT_S, Truth
+from support.runs import DEMO, Program, recorded_steps
+
+from megaent.errors import EngineError
+from megaent.metrics import read_metrics
+from megaent.rollout.sglang.connection import Connections
+from megaent.rollout.sglang.control import Control
+from megaent.rollout.sglang.engine import SGLangEngine
+from megaent.rollout.sglang.fleet import Member
+from megaent.rollout.sglang.server import Server
+from megaent.types import Group, Prompt, RolloutRequest, SamplingParams
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(3 * START_LIMIT_S)]
+
+LONG = SamplingParams(max_new_tokens=150, temperature=0.0)
+Make = Callable[..., SGLangEngine]
+
+
+@pytest.fixture
+def requests(prompts: tuple[Prompt, ...]) -> list[RolloutRequest]:
+    return [RolloutRequest(index=i, prompt=prompt, seeds=(0, 1)) for i, prompt in enumerate(prompts)]
+
+
+@pytest.fixture
+def control() -> Iterator[Control]:
+    connections = Connections()
+    yield Control(connections)
+    connections.close()
+
+
+def tokens(groups: list[Group]) -> list[list[tuple[int, ...]]]:
+    return [[response.tokens for response in group.responses] for group in groups]
+
+
+def generate_and(
+    engine: SGLangEngine, requests: list[RolloutRequest], action: Callable[[], object]
+) -> list[Group]:
+    """Generate; in the middle of it something happens."""
+    timer = threading.Timer(0.5, action)
+    timer.start()
+    groups = engine.generate(requests, LONG)
+    timer.join()
+    total = engine.ledger.total
+    assert total.asked == total.answered
+    assert total.attempts == total.answered + total.failed + total.continued
+    assert total.failed > 0, "it came too late"
+    return groups
+
+
+def test_a_server_is_killed_in_the_middle_and_another_takes_its_place(
+    real_servers: list[Server],
+    make_real_engine: Make,
+    requests: list[RolloutRequest],
+    truth: Truth,
+    control: Control,
+) -> None:
+    members = [Member(url=server.url, server=server) for server in real_servers]
+    engine = make_real_engine(*members)
+    whole = engine.generate(requests, LONG)
+    killed = real_servers[1]
+    broken = generate_and(engine, requests, lambda: os.killpg(killed.pid, signal.SIGKILL))
+    assert tokens(broken) == tokens(whole)
+
+    engine.receive_weights(truth.weights(), version=2)
+    assert members[1].server is not None
+    real_servers[1] = members[1].server
+    assert members[1].url != killed.url
+    assert control.model_info(members[1].url).weight_version == "2"
+    again = engine.generate(requests, LONG)
+    assert tokens(again) == tokens(whole)
+    assert {response.version for group in again for response in group.responses} == {2}
+
+
+def test_a_server_that_stands_still_is_left_until_it_moves(
+    real_servers: list[Server], make_real_engine: Make, requests: list[RolloutRequest]
+) -> None:
+    members = [Member(url=server.url, server=server) for server in real_servers]
+    engine = make_real_engine(*members, silence_limit_s=15.0)
+    whole = engine.generate(requests, LONG)
+    try:
+        stalled = real_servers[1].pid
+        broken = generate_and(engine, requests, lambda: os.killpg(stalled, signal.SIGSTOP))
+        assert members[1].why_lost
+    finally:
+        os.killpg(real_servers[1].pid, signal.SIGCONT)
+    assert tokens(broken) == tokens(whole)
+    assert tokens(engine.generate(requests, LONG)) == tokens(whole)
+
+
+@pytest.fixture
+def router(real_servers: list[Server], tmp_path: Path) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        port, metrics = one.getsockname()[1], other.getsockname()[1]
+    command = [str(PYTHON), "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--prometheus-port", str(metrics), "--worker-urls", *(server.url for server in real_servers)]
+    with (tmp_path / "router.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    yield f"http://127.0.0.1:{port}"
+    process.kill()
+    process.wait(10)
+
+
+def test_behind_a_router_every_server_gets_the_weights(
+    router: str,
+    real_servers: list[Server],
+    make_real_engine: Make,
+    requests: list[RolloutRequest],
+    control: Control,
+) -> None:
+    deadline = time.monotonic() + 120
+    while not is_ready(control, router, len(real_servers)):
+        assert time.monotonic() < deadline, "the router does not find its servers"
+        time.sleep(0.5)
+    engine = make_real_engine(Member(url=router, is_router=True))
+    assert {control.model_info(server.url).weight_version for server in real_servers} == {"1"}
+    direct = make_real_engine(Member(url=real_servers[0].url))
+    assert tokens(engine.generate(requests, LONG)) == tokens(direct.generate(requests, LONG))
+
+
+def is_ready(control: Control, router: str, num_servers: int) -> bool:
+    try:
+        return len(control.workers(router)) == num_servers
+    except EngineError:
+        return False
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+def test_a_killed_trainer_leaves_no_server_behind(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*DEMO, "rollout=sglang", "steps=1000", f"run.dir={run}"]
+    running = program.start("train", *words)
+    running.wait_until(lambda: recorded_steps(run) >= 1, limit_s=START_LIMIT_S)
+    assert any("sglang" in command for command in running.descendants())
+    running.signal_leader(signal.SIGKILL)
+    outcome = running.finish()
+    assert outcome.code == -signal.SIGKILL
+    assert outcome.left_behind == ()
+
+
+def test_a_killed_trainer_is_resumed_against_the_same_servers(
+    program: Program, tmp_path: Path, real_servers: list[Server], control: Control
+) -> None:
+    run = tmp_path / "run"
+    urls = ",".join(server.url for server in real_servers)
+    words = [*DEMO, "rollout=sglang", f"rollout.urls=[{urls}]", "checkpoint.every=1", f"run.dir={run}"]
+    running = program.start("train", *words)
+    running.wait_until(lambda: recorded_steps(run) >= 2, limit_s=START_LIMIT_S)
+    running.signal_group(signal.SIGKILL)
+    running.finish()
+    assert all(server.is_alive for server in real_servers)
+
+    program.start("resume", str(run)).finish(limit_s=START_LIMIT_S).check()
+    lines = read_metrics(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    assert max(line["mismatch/max_abs"] for line in lines) < 1e-4
+    assert {control.model_info(server.url).weight_version for server in real_servers} == {"6"}
+    calls = [json.loads(line) for line in (run / "rollouts" / "ledger-0.jsonl").read_text().splitlines()]
+    assert all(call["asked"] == call["answered"] == 16 for call in calls)
+    assert [call["version"] for call in calls][-1] == 5
