@@ -3,7 +3,7 @@
     python benchmarks/compare_methods.py tune --task two_strategies --seeds 101 102
     python benchmarks/compare_methods.py run  --task two_strategies --seeds 1 2 3 4 5
     python benchmarks/compare_methods.py table --task two_strategies
-    python benchmarks/compare_methods.py run  --task smollm2 --arms grpo kl_cov forking_tokens --seeds 1 --steps 20
+    python benchmarks/compare_methods.py run  --task smollm2 --arms grpo kl_cov --seeds 1 --steps 20
 
 On the demonstration's tasks every arm starts from the same warm-up of its seed; SmolLM2 starts as published.
 ``tune`` tries the settings of each arm; ``run`` takes the best one on average, the published one where

@@ -1,4 +1,4 @@
-// A shard's part of KL(policy || reference) of every row; its three numbers are those of megaent/ops/divergence.py.
+// A shard's part of KL(policy || reference) of every row: the three numbers of megaent/ops/divergence.py.
 #include <torch/csrc/stable/ops.h>
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// The sums of megaent/ops/divergence.py over one row of two policies' logits, in fp32 lanes; blocks are added up in
-// fp64. Bytes moved per row: 2 * V * size.
+// The sums of megaent/ops/divergence.py over one row of two policies' logits, in fp32 lanes; blocks are added
+// up in fp64. Bytes moved per row: 2 * V * size.
 #pragma once
 
 #include "row_kernels.h"
@@ -41,7 +41,8 @@ void divergence_part(const Entry* entries, const Entry* reference, int64_t count
     const Floats p = Lanes::zero_where(has_no_p, exp_of_negative<Lanes>(Lanes::max(lowest, log_p)));
     const Floats q = Lanes::zero_where(has_no_q, exp_of_negative<Lanes>(Lanes::max(lowest, log_q)));
     // NaN where both are -inf.
-    const Floats d = pair.is_rho_small ? Lanes::fma(Lanes::sub(z, z_ref), inverse, rho) : Lanes::sub(log_p, log_q);
+    const Floats d =
+        pair.is_rho_small ? Lanes::fma(Lanes::sub(z, z_ref), inverse, rho) : Lanes::sub(log_p, log_q);
     const auto is_near = Lanes::less(Lanes::max(d, Lanes::sub(zero, d)), half);
     const Floats bend = bend_of<Lanes>(d);
     const Floats above = Lanes::pick(is_near, Lanes::mul(p, Lanes::sub(bend, d)), Lanes::sub(q, p));

@@ -1,5 +1,5 @@
-// The gradient of one row, written over it or elsewhere. Bytes moved per row: 2 * V * size, half as many again with
-// a reference.
+// The gradient of one row, written over it or elsewhere.
+// Bytes moved per row: 2 * V * size, and half as many again with a reference.
 #pragma once
 
 #include "row_kernels.h"

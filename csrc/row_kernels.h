@@ -15,8 +15,8 @@ struct RowStats {
   double second;    // sum of exp(x) x^2
 };
 
-// With log p = (z - max) / temperature - log_total: every entry becomes p (constant + slope log p). With a reference
-// it becomes p (constant + slope log p + divergence d), d = (z - z_ref) / temperature + rho.
+// With log p = (z - max) / temperature - log_total: every entry becomes p (constant + slope log p). With a
+// reference it becomes p (constant + slope log p + divergence d), d = (z - z_ref) / temperature + rho.
 struct RowGradient {
   float inv_temperature;
   float max;

@@ -1,7 +1,7 @@
 // What all row kernels share: exponentials, maxima and walks over a row in sixteen lanes.
 //
-// Everything in the row kernels has internal linkage and calls no inline function of the standard library: a
-// function with external linkage compiled for AVX-512 could be the copy that the linker keeps for every level.
+// Everything in the row kernels has internal linkage and calls no inline function of the standard library:
+// one with external linkage, compiled for AVX-512, could be the copy that the linker keeps for every level.
 #pragma once
 
 #include <math.h>

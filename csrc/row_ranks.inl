@@ -1,4 +1,5 @@
-// Where a row's entries rank: its largest eight, and how many lie above a bound. Bytes moved per row: V * size.
+// Where a row's entries rank: its largest eight, and how many lie above a bound.
+// Bytes moved per row: V * size.
 #pragma once
 
 #include "row_kernels.h"

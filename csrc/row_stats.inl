@@ -1,5 +1,5 @@
-// The statistics of one row: one read from memory, in blocks that stay in the first-level cache, with a pass for
-// the block's maximum, a pass for its sums in fp32 lanes, and the blocks added up in fp64.
+// The statistics of one row: one read from memory, in blocks that stay in the first-level cache, with a pass
+// for the block's maximum, a pass for its sums in fp32 lanes, and the blocks added up in fp64.
 // Bytes moved per row: V * size.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What the ops over rows of logits share: entries by type, columns at any stride, and how rows are handed out.
+// What the ops over rows of logits share: entries by type, columns at any stride, how rows are handed out.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>

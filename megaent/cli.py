@@ -55,16 +55,18 @@ def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
     from megaent.errors import MegaentError
 
     signal.signal(signal.SIGTERM, _terminate)
+    goes_on = command in (_train, _resume, _demo)
+    hint = "; `megaent resume DIR` continues from the newest checkpoint" if goes_on else ""
     try:
         return command(words)
     except MegaentError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; `megaent resume DIR` continues from the newest checkpoint", 130)
+        return _fail(f"interrupted{hint}", 130)
     except SystemExit as end:
         if end.code != _TERMINATED:
             raise
-        return _fail("terminated; `megaent resume DIR` continues from the newest checkpoint", _TERMINATED)
+        return _fail(f"terminated{hint}", _TERMINATED)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

@@ -201,6 +201,7 @@ def build_engine(config: TrainConfig, folder: Path, run: Path, actor: MegatronAc
             context_length=actor.architecture.max_positions,
             dtype=config.model.dtype,
             device=actor.layout.device.type,
+            place=int(os.environ.get("LOCAL_RANK", "0")) // config.parallel.model_parallel_size,
         )
         return start_sglang(rollout, leader)
     raise ConfigError(f"rollout must be embedded, sglang or fake, got {rollout.name!r}")

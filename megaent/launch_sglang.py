@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Leader:
     context_length: int  # of the model, tokens
     dtype: str  # of the model
     device: str  # cpu | cuda
+    place: int = 0  # among the leaders on its machine
 
 
 def start_sglang(config: SGLangConfig, leader: Leader) -> SGLangEngine:
@@ -116,8 +118,17 @@ def _server_options(config: SGLangConfig, leader: Leader, number: int) -> Server
         max_running_requests=config.max_running_requests,
         threads=config.threads,
         start_timeout_s=config.start_timeout_s,
-        arguments=config.server_args,
+        arguments=on_own_gpus(config.server_args, leader.place * config.servers + number)
+        if leader.device == "cuda"
+        else config.server_args,
     )
+
+
+def on_own_gpus(arguments: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """Each server of a machine takes the GPUs after those of the one before it, from ``base_gpu_id`` on."""
+    num_gpus = int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1))
+    first = int(arguments.get("base_gpu_id", 0))
+    return {**arguments, "base_gpu_id": first + place * num_gpus}
 
 
 class _Facts:

@@ -86,8 +86,7 @@ class Trainer:
         self.state.after_step(method, metrics)
         self._check_mismatch(metrics)
         metrics |= self.clock.take()
-        if self.staleness:
-            metrics["time/generate_hidden_s"] = self.ahead.hidden_s if self.ahead is not None else 0.0
+        metrics["time/generate_hidden_s"] = 0.0 if self.ahead is None else self.ahead.hidden_s
         metrics |= rates(metrics)
         return StepReport(metrics=metrics, groups=groups, batch=batch, entropy_histogram=histogram)
 

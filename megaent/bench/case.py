@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from megaent.bench.contender import Contender
-from megaent.bench.correctness import WRONG, Errors, Truth, errors_of, refuse_wrong, run_once
+from megaent.bench.correctness import (
+    WRONG,
+    Errors,
+    Truth,
+    errors_of,
+    errors_of_torch,
+    refuse_wrong,
+    run_once,
+)
 from megaent.bench.measure import Call, Seconds, measure, peak_extra_bytes
 from megaent.bench.problems import Problem
 
@@ -30,9 +38,9 @@ class Case:
         self._scratch: Tensor | None = None
 
     def check(self) -> None:
-        """Raises NumericsError for one of ours that is wrong; a peer that is wrong is noted and not timed."""
+        """Raises NumericsError for one of ours that is wrong; others get a note and no time."""
         truth = Truth(self.problem)
-        of_torch: Errors = {}
+        of_torch = errors_of_torch(truth)
         for contender in self.contenders:
             if contender.compute is None:
                 continue
@@ -42,26 +50,31 @@ class Case:
             except torch.OutOfMemoryError:
                 self.notes[contender.name] = "out of memory"
                 continue
-            of_torch = of_torch or found
+            except Exception as error:
+                if contender.is_ours:
+                    raise
+                # One that does not run here must not cost the measurement of the others.
+                self.notes[contender.name] = f"failed: {type(error).__name__}: {error}".splitlines()[0]
+                continue
             if contender.is_ours:
                 refuse_wrong(contender, found, of_torch)
             self.errors[contender.name] = found
-            if found["log_prob"] > WRONG:
-                self.notes[contender.name] = (
-                    f"not timed: log_prob is off by {found['log_prob']:.2g} of itself"
-                )
+            if not found["log_prob"] <= WRONG:
+                off = f"{found['log_prob']:.2g}"
+                self.notes[contender.name] = f"not timed: log_prob is off by {off} of itself"
 
     def run(self, what: str, num_rounds: int) -> dict[str, Any]:
         """Seconds, memory and share of the roofline of one pass, after ``check``."""
         trains = what == PASSES[1]
         entrants = [c for c in self.contenders if trains or not c.trains_only]
+        name, run, work = self._roofline()
+        run()
         rows = {contender.name: self._row(contender) for contender in entrants}
         calls: dict[str, Call] = {}
         for contender in entrants:
             if self._is_fit(contender):
                 call = Call(self._pass(contender, trains), self._prepare(contender))
                 self._measure_memory(call, contender.name, rows, calls)
-        name, run, work = self._roofline()
         seconds = measure({name: Call(run)} | calls, num_rounds, self.device)
         rate = work / statistics.median(seconds[name].wall)
         for contender in entrants:

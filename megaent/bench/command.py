@@ -68,7 +68,8 @@ def _write(report: dict[str, Any], options: argparse.Namespace) -> None:
     if options.out is None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"ops_{options.device}.json"
+    part = "" if "," in options.paths else f"_{options.paths}"
+    path = options.out / f"ops_{options.device}{part}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
 
 
@@ -108,7 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     ops.add_argument("--rounds", type=int, help="how often each is run; the median counts (5)")
     ops.add_argument("--threads", type=int, help="torch's threads on the CPU; otherwise torch's choice")
     ops.add_argument("--workspace-bytes", type=int, help="bound of the linear path's chunks")
-    ops.add_argument("--out", type=Path, help="folder of the raw numbers, as ops_DEVICE.json")
+    ops.add_argument(
+        "--out", type=Path, help="folder of the raw numbers, ops_DEVICE.json or ops_DEVICE_PATH.json"
+    )
     ops.add_argument("--quick", action="store_true", help="a tiny size, two rounds: to see that it works")
     ops.add_argument("--rehearse", action="store_true", help="--device cuda's program on the CPU, tiny")
     shown = verbs.add_parser("table", help="the table of docs/kernels.md from raw numbers")

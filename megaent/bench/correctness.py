@@ -6,7 +6,6 @@ that many outer products, and need not exist in fp64.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from megaent.bench.contender import Contender
+from megaent.bench.ours import eager, eager_linear
 from megaent.bench.problems import Problem
 from megaent.errors import NumericsError
 from megaent.ops import logprob_entropy
@@ -47,40 +47,56 @@ class Truth:
         num_rows = problem.target.shape[0]
         places = torch.linspace(0, num_rows - 1, min(NUM_CHECKED, num_rows)).long()
         self.rows_K = places.to(problem.target.device)
-        self._problem = problem
-        self._logits_KV = self._exact_logits()
         self.cotangents = torch.zeros_like(problem.cotangents)
         self.cotangents[:, self.rows_K] = problem.cotangents[:, self.rows_K]
-        result = logprob_entropy(self._logits_KV, problem.target[self.rows_K], backend="reference")
+        first, *rest = problem.inputs
+        self.few = Problem(
+            problem.path,
+            (first[self.rows_K], *rest),
+            problem.target[self.rows_K],
+            problem.cotangents[:, self.rows_K],
+        )
+        self._logits_KV = self._exact_logits()
+        result = logprob_entropy(self._logits_KV, self.few.target, backend="reference")
         self.values = {"log_prob": result.log_prob, "entropy": result.entropy}
+        self._grad_logits: dict[bool, Tensor] = {}
 
     def _exact_logits(self) -> Tensor:
-        first_K = self._problem.inputs[0][self.rows_K].double()
-        if self._problem.path == "logits":
+        first_K = self.few.inputs[0].double()
+        if self.few.path == "logits":
             return first_K
         return torch.cat([first_K @ weight.T for _, weight in self._weight()], dim=1)
 
     def _weight(self) -> Iterator[tuple[slice, Tensor]]:
-        weight_VD = self._problem.inputs[1]
+        weight_VD = self.few.inputs[1]
         for start in range(0, weight_VD.shape[0], _BLOCK):
             part = slice(start, start + _BLOCK)
             yield part, weight_VD[part].double()
 
-    @functools.cache  # noqa: B019  as long-lived as the case
     def grad_logits(self, *, with_entropy: bool) -> Tensor:
-        """[K, V] of the checked rows; without entropy, that of log_prob alone."""
-        leaf_KV = self._logits_KV.clone().requires_grad_()
-        result = logprob_entropy(leaf_KV, self._problem.target[self.rows_K], backend="reference")
-        outputs = (result.log_prob, result.entropy) if with_entropy else (result.log_prob,)
-        weights = [c[self.rows_K].double() for c in self.cotangents[: len(outputs)]]
-        return torch.autograd.grad(outputs, leaf_KV, weights)[0]
+        """[K, V]; without entropy, that of log_prob alone."""
+        if with_entropy not in self._grad_logits:
+            leaf_KV = self._logits_KV.clone().requires_grad_()
+            result = logprob_entropy(leaf_KV, self.few.target, backend="reference")
+            outputs = (result.log_prob, result.entropy) if with_entropy else (result.log_prob,)
+            weights = list(self.few.cotangents[: len(outputs)].double())
+            self._grad_logits[with_entropy] = torch.autograd.grad(outputs, leaf_KV, weights)[0]
+        return self._grad_logits[with_entropy]
 
-    def gradient_errors(self, grads: Sequence[Tensor], *, with_entropy: bool) -> Errors:
-        """||mine - exact|| / ||exact|| of the first input's checked rows and, if there is one, the weight."""
-        dz_KV, mine_K = self.grad_logits(with_entropy=with_entropy), grads[0][self.rows_K].double()
-        if self._problem.path == "logits":
+    def errors(self, outputs: Sequence[Tensor], grads: Sequence[Tensor], *, with_entropy: bool) -> Errors:
+        """Of the checked rows: values relative to the largest exact one or to 1 nat, gradients in norm."""
+        found = {}
+        for (name, exact_K), mine_K in zip(self.values.items(), outputs, strict=False):
+            off_K = (mine_K.detach().double() - exact_K).abs()
+            found[name] = float(off_K.max()) / max(1.0, float(exact_K.abs().max()))
+        return found | self._gradient_errors(grads, self.grad_logits(with_entropy=with_entropy))
+
+    def _gradient_errors(self, grads: Sequence[Tensor], dz_KV: Tensor) -> Errors:
+        """||mine - exact|| / ||exact||"""
+        mine_K = grads[0].double()
+        if self.few.path == "logits":
             return {"gradient": float((mine_K - dz_KV).norm() / dz_KV.norm())}
-        hidden_KD = self._problem.inputs[0][self.rows_K].double()
+        hidden_KD = self.few.inputs[0].double()
         exact_KD, off, whole = torch.zeros_like(hidden_KD), 0.0, 0.0
         for part, weight in self._weight():
             exact_KD += dz_KV[:, part] @ weight
@@ -94,33 +110,38 @@ class Truth:
 
 
 def errors_of(contender: Contender, problem: Problem, inputs: Sequence[Tensor], truth: Truth) -> Errors:
-    """Values relative to the largest exact one or to 1 nat; gradients in norm."""
+    """All rows are computed; those of ``truth`` are compared."""
     if contender.is_sum:
-        return _errors_of_sum(contender, problem, truth)
+        return _errors_of_sum(contender, truth)
     outputs, grads = run_once(contender, inputs, problem.target, truth.cotangents)
-    errors = {}
-    for (name, exact_K), mine_N in zip(truth.values.items(), outputs, strict=False):
-        off_K = (mine_N.detach()[truth.rows_K].double() - exact_K).abs()
-        errors[name] = float(off_K.max()) / max(1.0, float(exact_K.abs().max()))
-    return errors | truth.gradient_errors(grads, with_entropy=contender.has_entropy)
+    rows_K = truth.rows_K
+    chosen, first_K = [x[rows_K] for x in outputs], grads[0][rows_K]
+    return truth.errors(chosen, [first_K, *grads[1:]], with_entropy=contender.has_entropy)
 
 
-def _errors_of_sum(contender: Contender, problem: Problem, truth: Truth) -> Errors:
-    """Of the checked rows' sum. Nothing tells rows apart, so the gradient is not compared."""
+def _errors_of_sum(contender: Contender, truth: Truth) -> Errors:
+    """Of the checked rows alone. Nothing tells rows apart, so the gradient is not compared."""
     assert contender.compute is not None
-    few = [problem.inputs[0][truth.rows_K], *problem.inputs[1:]]
     with torch.no_grad():
-        mine = float(contender.compute(*few, problem.target[truth.rows_K])[0])
+        mine = float(contender.compute(*truth.few.inputs, truth.few.target)[0])
     exact = float(truth.values["log_prob"].sum())
     return {"log_prob": abs(mine - exact) / max(1.0, abs(exact))}
 
 
-def refuse_wrong(contender: Contender, errors: Errors, errors_of_torch: Errors) -> None:
+def errors_of_torch(truth: Truth) -> Errors:
+    """Of torch as it is usually written, in the type of the inputs: the measure of ours."""
+    few = truth.few
+    usual = Contender("torch eager", eager if few.path == "logits" else eager_linear)
+    outputs, grads = run_once(usual, few.inputs, few.target, few.cotangents)
+    return truth.errors(outputs, grads, with_entropy=True)
+
+
+def refuse_wrong(contender: Contender, errors: Errors, of_torch: Errors) -> None:
     """Raises NumericsError where one of ours errs more than twice as much as plain torch in the same type."""
     for name, error in errors.items():
-        allowed = max(2 * errors_of_torch[name], FLOOR)
+        allowed = max(2 * of_torch[name], FLOOR)
         if not error <= allowed:
             raise NumericsError(
                 f"{contender.name}: the relative error of {name} is {error:.3g}, allowed are {allowed:.3g} "
-                f"(twice that of plain torch, {errors_of_torch[name]:.3g}); nothing is timed"
+                f"(twice that of plain torch, {of_torch[name]:.3g}); nothing is timed"
             )

@@ -97,6 +97,7 @@ def _heading(report: dict[str, Any]) -> str:
     where = machine["name"]
     if "threads" in machine:
         where += f", {machine['threads']} of {machine['cores']} cores, {machine['instructions']}"
+        where += f", load {machine['load_before'][0]:.1f} before"
     commit = report["commit"].removesuffix("-dirty")[:12]
     return (
         f"### {where}\n\ntorch {report['versions']['torch']}, {report['date']}, commit {commit}, "

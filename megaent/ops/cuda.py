@@ -18,7 +18,7 @@ from torch import Tensor
 
 from megaent.ops.backend import COMPILED_CUDA_OPS
 from megaent.ops.divergence import Divergence
-from megaent.ops.reference import count_above, top_logits
+from megaent.ops.reference import adjacent, count_above, top_logits
 
 if not COMPILED_CUDA_OPS.exists():
     raise ValueError(f"the CUDA ops are not built ({COMPILED_CUDA_OPS} is absent): run ./scripts/build_cuda")
@@ -45,7 +45,7 @@ def logits_stats(
 ) -> Tensor:
     """Partial statistics of this shard's columns, [5 or 7, N] fp32."""
     return torch.ops.megaent_cuda.logits_stats(
-        _adjacent(logits_NV), target_N, vocab_start, inv_temperature, moments
+        adjacent(logits_NV), target_N, vocab_start, inv_temperature, moments
     )
 
 
@@ -69,7 +69,7 @@ def logits_stats_backward(
     """The gradient of this shard's logits, in their type; ``out`` may be ``logits_NV`` itself."""
     if divergence is not None:
         raise ValueError(_NO_KL)
-    rows_NV = _adjacent(logits_NV)
+    rows_NV = adjacent(logits_NV)
     result_NV = torch.empty_like(rows_NV) if out is None else out
     torch.ops.megaent_cuda.logits_stats_backward(
         rows_NV,
@@ -97,11 +97,6 @@ def kl_partial(
 
 
 _NO_KL = "backend cuda has no KL to a reference; name the backend triton or reference"
-
-
-def _adjacent(logits_NV: Tensor) -> Tensor:
-    """Rows may be apart, the entries of a row may not; a copy is made only then."""
-    return logits_NV if logits_NV.shape[1] <= 1 or logits_NV.stride(1) == 1 else logits_NV.contiguous()
 
 
 # ---------------------------------------------------------------- shapes, for torch.compile

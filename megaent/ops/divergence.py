@@ -109,7 +109,7 @@ def kl_partial(
         p_NV, d_NV = log_p_NV.exp(), log_p_NV - log_q_NV
         # q - p, without cancellation where they are near.
         above_NV = torch.where(d_NV.abs() < 0.5, p_NV * torch.expm1(-d_NV), log_q_NV.exp() - p_NV)
-        kl_N += (torch.where(p_NV > 0, p_NV * d_NV, 0.0) + above_NV).sum(1)
+        kl_N += (torch.where(p_NV == 0, 0.0, p_NV * d_NV) + above_NV).sum(1)
         excess_N += above_NV.sum(1)
     return pair.finish(kl_N, excess_N, partial.dtype)
 
@@ -160,5 +160,6 @@ def kl_gradient(
     p_NV = log_p_NV.exp()
     reference_NV = divergence.reference_NV.to(log_p_NV.dtype)
     d_NV = (logits_NV.to(log_p_NV.dtype) - reference_NV) * inv_temperature + rho_N[:, None]
-    weighted_NV = torch.where(p_NV > 0, p_NV * (d_NV - kl_N[:, None]), 0.0)
+    # Where p is 0 d may be (-inf) - (-inf).
+    weighted_NV = torch.where(p_NV == 0, 0.0, p_NV * (d_NV - kl_N[:, None]))
     return divergence.grad_N[:, None] * weighted_NV

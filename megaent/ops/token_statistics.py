@@ -2,7 +2,7 @@
 
 A shard turns its columns into one tensor [K, N] of partial statistics. One all-gather brings those of all
 shards together, in rank order; every rank combines them alike. K is 5, and grows by what is asked for: 2 for
-the moments, 8 for ``top8_mass``, 2 for ``kl``. ``target_rank`` alone needs a second, small collective, after
+the moments, 8 for ``top8_mass``, 3 for ``kl``. ``target_rank`` alone needs a second, small collective, after
 the target's logit is known to every shard.
 """
 

@@ -39,7 +39,7 @@ class SendGroup:
         self.name = f"megaent-{uuid.uuid4().hex}"
         self.backend: BackendName = backend
         self.address = address
-        self._world_size = world_size
+        self.world_size = world_size
         self._timeout = timedelta(seconds=timeout_s)
         # Torch's own socket would listen on every interface.
         listening = socket.create_server((address, 0))
@@ -64,11 +64,11 @@ class SendGroup:
             options = _c10d.ProcessGroupGloo._Options()
             options._devices = [_c10d.ProcessGroupGloo.create_device(hostname=self.address)]
             options._timeout = self._timeout
-            self._group = _c10d.ProcessGroupGloo(store, 0, self._world_size, options)
+            self._group = _c10d.ProcessGroupGloo(store, 0, self.world_size, options)
         else:
             options = _c10d.ProcessGroupNCCL.Options()
             options._timeout = self._timeout
-            self._group = _c10d.ProcessGroupNCCL(store, 0, self._world_size, options)
+            self._group = _c10d.ProcessGroupNCCL(store, 0, self.world_size, options)
 
     def broadcast(self, data: Tensor) -> None:
         """Returns when ``data`` may be written over. Raises RuntimeError when a server is gone or late."""

@@ -1,6 +1,6 @@
 """New weights into SGLang servers: whole or changed tensors, bucket by bucket, checked when they are there.
 
-    probe -> pause -> begin -> buckets -> end -> check -> version, flush -> resume
+    probe, pause -> begin -> buckets -> end -> check -> version, flush -> resume
 
 A server is written while it generates nothing. What fails on the way loses the server and not the update;
 the update fails when no server is left.
@@ -126,11 +126,13 @@ class ServerSender:
     ) -> SyncReport:
         started = time.perf_counter()
         session = Session(self._control, servers)
+        paused = in_background(session.pause, self._options.pause)
         changed = self._find_changed(session)
-        session.pause(self._options.pause)
+        paused.result()
+        named = in_background(session.name, INCOMPLETE)
         sessions = self._with_sessions if self._transport.needs_update_session else ()
         session.begin(sessions)
-        session.name(INCOMPLETE)
+        named.result()
         self._transport.connect(session, changed=changed)
         moved = self._move(stream, session)
         self._transport.finish(session)
@@ -184,9 +186,10 @@ class ServerSender:
         """The servers go on, with the new version's name; from here on they are known to hold it."""
         if self._delta is not None and session.alive:
             self._delta.commit()
-        session.name(str(version))
+        named = in_background(session.name, str(version))
         if self._options.pause != "in_place":
             session.flush()
+        named.result()
         session.resume()
         if not session.alive:
             reasons = "; ".join(session.failed.values()) or "there is none"

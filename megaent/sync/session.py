@@ -49,10 +49,17 @@ class Session:
                 self.lose(url, str(error))
         return answers
 
+    def ask(self, path: str, body: object) -> None:
+        """The same request to every living server at once."""
+        calls = self.control.begin_post(path, dict.fromkeys(self.alive, body))
+        for url, outcome in calls.outcomes().items():
+            if isinstance(outcome, EngineError):
+                self.lose(url, str(outcome))
+
     # ------------------------------------------------------------ the steps
 
     def pause(self, mode: PauseMode) -> None:
-        self.each(lambda url: self.control.post(url, "/pause_generation", {"mode": mode}))
+        self.ask("/pause_generation", {"mode": mode})
 
     def begin(self, among: Container[str]) -> None:
         self.each(self._begin, among)
@@ -64,26 +71,22 @@ class Session:
         except RefusedError:
             # A trainer that died, or an update that failed, left the server with an update open.
             with contextlib.suppress(RefusedError):
-                self._end(url)
+                self.control.post(url, "/end_weight_update", {})
             self.control.post(url, "/begin_weight_update", body)
 
     def end(self, among: Container[str]) -> None:
-        self.each(self._end, among)
-
-    def _end(self, url: str) -> None:
-        self.control.post(url, "/end_weight_update", {})
+        self.each(lambda url: self.control.post(url, "/end_weight_update", {}), among)
 
     def name(self, version: str) -> None:
         """What the server says of its weights, and of the tokens generated from here on."""
-        body = {"new_version": version, "abort_all_requests": False}
-        self.each(lambda url: self.control.post(url, "/update_weight_version", body))
+        self.ask("/update_weight_version", {"new_version": version, "abort_all_requests": False})
 
     def flush(self) -> None:
         """Forget every prefix computed with the old weights."""
-        self.each(lambda url: self.control.post(url, "/flush_cache", {}))
+        self.ask("/flush_cache", {})
 
     def resume(self) -> None:
-        self.each(lambda url: self.control.post(url, "/continue_generation", {}))
+        self.ask("/continue_generation", {})
 
 
 def num_ranks(control: Control, url: str) -> int:

@@ -37,11 +37,11 @@ def test_the_truth_is_the_textbooks(with_entropy: bool) -> None:
     )
     torch.testing.assert_close(truth.values["log_prob"], values[0], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(truth.values["entropy"], values[1], rtol=1e-9, atol=1e-12)
-    errors = truth.gradient_errors(grads, with_entropy=with_entropy)
-    assert set(errors) == {"gradient", "gradient of weight"}
+    errors = truth.errors(values, grads, with_entropy=with_entropy)
+    assert set(errors) == {"log_prob", "entropy", "gradient", "gradient of weight"}
     assert all(error < 1e-9 for error in errors.values())
-    doubled = truth.gradient_errors([2 * g for g in grads], with_entropy=with_entropy)
-    assert doubled == pytest.approx({"gradient": 1.0, "gradient of weight": 1.0})
+    doubled = truth.errors(values, [2 * g for g in grads], with_entropy=with_entropy)
+    assert (doubled["gradient"], doubled["gradient of weight"]) == pytest.approx((1.0, 1.0))
 
 
 @pytest.mark.parametrize("path", ["logits", "linear"])
@@ -85,13 +85,15 @@ def test_one_of_ours_that_is_wrong_ends_it(path: str, change: Callable[[Tensor],
 def test_a_peer_that_is_wrong_is_shown_and_not_timed() -> None:
     negated = Contender("peer", lambda z, y: (-eager(z, y)[0],), has_entropy=False)
     absent = Contender("absent", None, note="not installed: pip install 'absent'")
-    case = Case(small("logits"), [Contender("torch eager", eager), negated, absent], "cpu")
+    broken = Contender("broken", lambda z: z)
+    case = Case(small("logits"), [Contender("torch eager", eager), negated, absent, broken], "cpu")
     case.check()
     rows = {row["name"]: row for row in case.run(PASSES[0], 1)["contenders"]}
     assert "median_wall_s" in rows["torch eager"]
     assert rows["peer"]["note"].startswith("not timed: log_prob is off by")
     assert rows["absent"]["note"] == "not installed: pip install 'absent'"
-    assert not any("median_wall_s" in rows[name] for name in ("peer", "absent"))
+    assert rows["broken"]["note"].startswith("failed: TypeError: ")
+    assert not any("median_wall_s" in rows[name] for name in ("peer", "absent", "broken"))
 
 
 @pytest.mark.parametrize("path", ["logits", "linear"])

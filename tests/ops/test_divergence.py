@@ -203,13 +203,20 @@ def test_padded_columns_and_ignored_rows_may_hold_anything(rng: torch.Generator,
     assert bool((dz[:, 97:] == 0).all())
 
 
-def test_a_nan_of_the_reference_stays_in_its_row(rng: torch.Generator, backend: str) -> None:
-    logits, reference, target, _ = random_case(rng, 3, 3000)
-    reference[1, 2999] = torch.nan
-    found = logprob_entropy(logits, target, reference_logits=reference, backend=backend)
-    assert found.kl is not None
-    assert found.kl.isnan().tolist() == [False, True, False]
-    assert bool(found.entropy.isfinite().all())
+@pytest.mark.parametrize("place", ["policy", "reference"])
+def test_a_nan_stays_in_its_row(rng: torch.Generator, backend: str, place: str) -> None:
+    logits, reference, target, weights = random_case(rng, 3, 3000)
+    (logits if place == "policy" else reference)[1, 2999] = torch.nan
+
+    def kl_alone(z: Tensor) -> tuple[Tensor]:
+        return (all_three(logprob_entropy(z, target, reference_logits=reference, backend=backend))[2],)
+
+    (kl,), (dz,) = differentiated(kl_alone, logits, weights=weights[2:])
+    assert kl.isnan().tolist() == [False, True, False]
+    assert bool(dz[1].isnan().any())
+    assert bool(dz[[0, 2]].isfinite().all())
+    entropy = logprob_entropy(logits, target, reference_logits=reference, backend=backend).entropy
+    assert entropy.isnan().tolist() == [False, place == "policy", False]
 
 
 def test_writing_over_the_logits_changes_no_bit(rng: torch.Generator, backend: str) -> None:

@@ -67,7 +67,7 @@ def run_ranks(folder: Path, inputs: Named) -> list[dict[str, np.ndarray]]:
         for rank in range(SIZE)
     ]
     try:
-        said = [worker.communicate(timeout=200)[0] for worker in workers]
+        said = [worker.communicate(timeout=270)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

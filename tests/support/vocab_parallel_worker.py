@@ -68,7 +68,7 @@ def main(rank: int, folder: Path) -> None:
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
         world_size=SIZE,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=240),
     )
     inputs = {name: torch.from_numpy(value) for name, value in np.load(folder / "inputs.npz").items()}
     groups: dict[int, ProcessGroup] = {size: dist.new_group(list(range(size))) for size in (2, 3, 4)}

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from torch import Tensor
 
-from megaent.errors import EngineError
+from megaent.errors import EngineError, MegaentError
 from megaent.rollout.sampling import require_prompts, require_sampling
 from megaent.rollout.sglang.client import Client
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
-from megaent.rollout.sglang.fleet import Fleet
+from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
 from megaent.types import Group, RolloutRequest, SamplingParams
 
@@ -91,21 +91,22 @@ class SGLangEngine:
         try:
             self._fleet.restart_dead()
             self._fleet.newest = version
-            sent = self._sender.send(stream, version, servers=self._servers())
-        except EngineError:
+            members = self._connections.run(self._fleet.reachable())
+            sent = self._sender.send(stream, version, servers=self._servers(members))
+        except MegaentError:
             self.version = -1
             raise
         finally:
             # Other ranks gather the tensors together with this one and would wait for it.
             for _ in stream:
                 pass
-        if sent.failed and any(member.is_router for member in self._fleet.members):
+        if sent.failed and any(member.is_router for member in members):
             reasons = "; ".join(f"{url}: {why}" for url, why in sent.failed.items())
             raise EngineError(
                 f"servers behind the router did not take the weights of version {version} ({reasons}); the "
                 "router would go on asking them: take them out of it, or start them anew, and resume"
             )
-        self._connections.run(self._fleet.took_weights(version, sent.failed))
+        self._connections.run(self._fleet.took_weights(version, members, sent.failed))
         self.version = version
 
     def close(self) -> None:
@@ -114,14 +115,11 @@ class SGLangEngine:
         self._fleet.close()
         self._connections.close()
 
-    def _servers(self) -> list[str]:
+    def _servers(self, members: Sequence[Member]) -> list[str]:
         """Where weights go: the members themselves, or the servers behind a router."""
         found: list[str] = []
-        for member in self._fleet.members:
-            if member.is_router:
-                found += self._control.workers(member.url)
-            elif not member.is_dead:
-                found.append(member.url)
+        for member in members:
+            found += self._control.workers(member.url) if member.is_router else [member.url]
         if not found:
             raise EngineError(f"no SGLang server is left to take weights ({self._fleet.losses()})")
         return found

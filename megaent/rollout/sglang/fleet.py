@@ -35,6 +35,11 @@ class Member:
     last_sign: float = 0.0  # time.monotonic() of the last sign of life
 
     @property
+    def trouble(self) -> str:
+        """Why it is of no use, with its last words if it is ours."""
+        return self.server.last_words() if self.server is not None and self.is_dead else self.why_lost
+
+    @property
     def is_dead(self) -> bool:
         """Known to be gone for good, until it is started anew."""
         return self.server is not None and not self.server.is_alive
@@ -79,7 +84,7 @@ class Fleet:
         return self._chosen[group]
 
     def losses(self) -> str:
-        return "; ".join(f"{member.url}: {member.why_lost}" for member in self.members if member.why_lost)
+        return "; ".join(f"{member.url}: {member.trouble}" for member in self.members if member.why_lost)
 
     def shun(self, group: str, member: Member) -> None:
         """Let another member have the group, if there is another."""
@@ -160,7 +165,10 @@ class Fleet:
             member.why_lost = trouble or await self._other_weights(member)
             if not member.why_lost:
                 log.warning("the SGLang server %s has returned", member.url)
-        elif trouble and time.monotonic() - member.last_sign > self._silence_limit_s:
+            return
+        # A server that is being written generates nothing; whoever writes it has limits of its own.
+        is_written = self.newest != self.version
+        if trouble and not is_written and time.monotonic() - member.last_sign > self._silence_limit_s:
             self.lose(member, trouble)
 
     async def _health(self, member: Member) -> str:
@@ -204,14 +212,23 @@ class Fleet:
                 member.why_lost = str(error)
                 log.warning("%s", error)
 
-    async def took_weights(self, version: int, failed: Mapping[str, str]) -> None:
-        """All members but the ``failed`` ones (address -> why) and the dead hold ``version`` now."""
+    async def reachable(self) -> list[Member]:
+        """The members that are of use, and those of the lost ones that answer again."""
+
+        async def answers(member: Member) -> bool:
+            return not member.why_lost or (not member.is_dead and not await self._health(member))
+
+        found = await asyncio.gather(*map(answers, self.members))
+        return [member for member, is_there in zip(self.members, found, strict=True) if is_there]
+
+    async def took_weights(self, version: int, members: Sequence[Member], failed: Mapping[str, str]) -> None:
+        """``members`` hold ``version`` now, except the ``failed`` (address -> why)."""
         self.version = version
-        for member in self.members:
+        for member in members:
             if member.url in failed:
                 self.lose(member, f"it did not take the weights of version {version}: {failed[member.url]}")
-            elif not member.is_dead:
-                member.why_lost = ""
+            else:
+                member.why_lost, member.last_sign = "", time.monotonic()
 
     def close(self) -> None:
         for member in self.members:

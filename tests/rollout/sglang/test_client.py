@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,33 @@ def test_an_aborted_response_goes_on_where_it_stopped(
     assert bodies[2]["input_ids"] == prompt + continuation(prompt, 8)
     total = engine.ledger.total
     assert (total.answered, total.attempts, total.continued, total.failed) == (1, 3, 2, 0)
+
+
+def test_calls_of_several_threads_do_not_mix(server: FaultyServer, make_engine: Make, ask: Ask) -> None:
+    """Generation may run several steps ahead of training."""
+    engine = make_engine(server.url)
+    server.state(delay_s=0.02, faults=["error 500"] * 4)
+    requests = ask(8, 2)
+    shares = [requests[:3], requests[3:5], requests[5:]]
+    with ThreadPoolExecutor(3) as pool:
+        drawn = list(pool.map(lambda share: engine.generate(share, SAMPLING), shares))
+    for share, groups in zip(shares, drawn, strict=True):
+        check(groups, share)
+    assert (engine.ledger.total.answered, engine.ledger.total.failed) == (16, 4)
+
+
+def test_an_engine_that_is_closed_ends_what_is_under_way(
+    server: FaultyServer, make_engine: Make, ask: Ask
+) -> None:
+    engine = make_engine(server.url)
+    server.state(faults=["stall"] * 4)
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(engine.generate, ask(2, 2), SAMPLING)
+        while len(server.asked()) < 4:
+            time.sleep(0.02)
+        engine.close()
+        with pytest.raises(CancelledError):
+            under_way.result(timeout=20)
 
 
 def test_no_more_requests_than_allowed_are_under_way(

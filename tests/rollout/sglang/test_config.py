@@ -7,6 +7,7 @@ import pytest
 from megaent.composition import compose_config
 from megaent.config_sglang import SGLangConfig
 from megaent.errors import ConfigError
+from megaent.launch_sglang import on_own_gpus
 
 DEMO = ("experiment=demo", "rollout=sglang")
 
@@ -56,6 +57,12 @@ def test_a_wrong_option_is_refused(override: str, said: str) -> None:
 def test_an_option_of_our_servers_is_refused_for_others(given: str, override: str) -> None:
     with pytest.raises(ConfigError, match="has no effect on servers given by rollout"):
         compose_config([*DEMO, given, override])
+
+
+def test_servers_of_one_machine_take_gpus_of_their_own() -> None:
+    given = {"tp_size": 2, "pp_size": 2, "base_gpu_id": 1}
+    assert [on_own_gpus(given, place)["base_gpu_id"] for place in range(3)] == [1, 5, 9]
+    assert on_own_gpus({}, 3) == {"base_gpu_id": 3}
 
 
 def test_addresses_and_a_router_exclude_each_other() -> None:

@@ -1,8 +1,7 @@
-"""Real servers that die, stand still, stand behind a router, or outlive the trainer that used them."""
+"""Real servers that die, stand still, or stand behind a router."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -14,10 +13,8 @@ from pathlib import Path
 
 import pytest
 from support.real_server import PYTHON, START_LIMIT_S, Truth
-from support.runs import DEMO, Program, recorded_steps
 
 from megaent.errors import EngineError
-from megaent.metrics import read_metrics
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.engine import SGLangEngine
@@ -137,45 +134,3 @@ def is_ready(control: Control, router: str, num_servers: int) -> bool:
         return len(control.workers(router)) == num_servers
     except EngineError:
         return False
-
-
-# ---------------------------------------------------------------- whole runs
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Program:
-    return Program(tmp_path)
-
-
-def test_a_killed_trainer_leaves_no_server_behind(program: Program, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    words = [*DEMO, "rollout=sglang", "steps=1000", f"run.dir={run}"]
-    running = program.start("train", *words)
-    running.wait_until(lambda: recorded_steps(run) >= 1, limit_s=START_LIMIT_S)
-    assert any("sglang" in command for command in running.descendants())
-    running.signal_leader(signal.SIGKILL)
-    outcome = running.finish()
-    assert outcome.code == -signal.SIGKILL
-    assert outcome.left_behind == ()
-
-
-def test_a_killed_trainer_is_resumed_against_the_same_servers(
-    program: Program, tmp_path: Path, real_servers: list[Server], control: Control
-) -> None:
-    run = tmp_path / "run"
-    urls = ",".join(server.url for server in real_servers)
-    words = [*DEMO, "rollout=sglang", f"rollout.urls=[{urls}]", "checkpoint.every=1", f"run.dir={run}"]
-    running = program.start("train", *words)
-    running.wait_until(lambda: recorded_steps(run) >= 2, limit_s=START_LIMIT_S)
-    running.signal_group(signal.SIGKILL)
-    running.finish()
-    assert all(server.is_alive for server in real_servers)
-
-    program.start("resume", str(run)).finish(limit_s=START_LIMIT_S).check()
-    lines = read_metrics(run / "metrics.jsonl")
-    assert [line["step"] for line in lines] == list(range(1, 7))
-    assert max(line["mismatch/max_abs"] for line in lines) < 1e-4
-    assert {control.model_info(server.url).weight_version for server in real_servers} == {"6"}
-    calls = [json.loads(line) for line in (run / "rollouts" / "ledger-0.jsonl").read_text().splitlines()]
-    assert all(call["asked"] == call["answered"] == 16 for call in calls)
-    assert [call["version"] for call in calls][-1] == 5

@@ -1,0 +1,91 @@
+"""Whole runs with real servers: killed, resumed, and with two leaders that share the servers."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.real_server import START_LIMIT_S
+from support.runs import DEMO, Program, recorded_steps
+
+from megaent.metrics import read_metrics
+from megaent.rollout.sglang.connection import Connections
+from megaent.rollout.sglang.control import Control
+from megaent.rollout.sglang.server import Server
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(3 * START_LIMIT_S)]
+
+
+@pytest.fixture
+def control() -> Iterator[Control]:
+    connections = Connections()
+    yield Control(connections)
+    connections.close()
+
+
+@pytest.fixture
+def given(real_servers: list[Server]) -> str:
+    return f"rollout.urls=[{','.join(server.url for server in real_servers)}]"
+
+
+def read_ledger(run: Path, leader: int) -> list[dict]:
+    lines = (run / "rollouts" / f"ledger-{leader}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    return Program(tmp_path)
+
+
+def test_a_killed_trainer_leaves_no_server_behind(program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [*DEMO, "rollout=sglang", "steps=1000", f"run.dir={run}"]
+    running = program.start("train", *words)
+    running.wait_until(lambda: recorded_steps(run) >= 1, limit_s=START_LIMIT_S)
+    assert any("sglang" in command for command in running.descendants())
+    running.signal_leader(signal.SIGKILL)
+    outcome = running.finish()
+    assert outcome.code == -signal.SIGKILL
+    assert outcome.left_behind == ()
+
+
+def test_a_killed_trainer_is_resumed_against_the_same_servers(
+    program: Program, tmp_path: Path, given: str, real_servers: list[Server], control: Control
+) -> None:
+    run = tmp_path / "run"
+    words = [*DEMO, "rollout=sglang", given, "checkpoint.every=1", f"run.dir={run}"]
+    running = program.start("train", *words)
+    running.wait_until(lambda: recorded_steps(run) >= 2, limit_s=START_LIMIT_S)
+    running.signal_group(signal.SIGKILL)
+    running.finish()
+    assert all(server.is_alive for server in real_servers)
+
+    program.start("resume", str(run)).finish(limit_s=START_LIMIT_S).check()
+    lines = read_metrics(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    assert max(line["mismatch/max_abs"] for line in lines) < 1e-4
+    assert {control.model_info(server.url).weight_version for server in real_servers} == {"6"}
+    calls = read_ledger(run, 0)
+    assert all(call["asked"] == call["answered"] == 16 for call in calls)
+    assert [call["version"] for call in calls][-1] == 5
+
+
+def test_two_leaders_share_the_servers(
+    program: Program, tmp_path: Path, given: str, real_servers: list[Server]
+) -> None:
+    """One of them sends the weights, the other waits until they are there."""
+    run = tmp_path / "run"
+    words = [*DEMO, "rollout=sglang", given, "steps=3", f"run.dir={run}"]
+    program.torchrun(2, "train", *words).check()
+    lines = read_metrics(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert max(line["mismatch/max_abs"] for line in lines) < 1e-4
+    for leader in (0, 1):
+        calls = read_ledger(run, leader)
+        assert [call["version"] for call in calls] == [0, 1, 2]
+        assert all(call["asked"] == call["answered"] == 8 for call in calls)
+    assert all(server.is_alive for server in real_servers)
