@@ -32,11 +32,16 @@ class Refuse(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] in EXTRAS:
             raise ModuleNotFoundError(f"{name} is not in a plain installation", name=name)
 
+from megaent.ops.backend import available_backends
+
 EXTRAS = set(sys.argv[2].split())
+UNBUILT = {f"megaent.ops.{name}" for name in ("cpu", "cuda", "triton") if name not in available_backends()}
 sys.meta_path.insert(0, Refuse())
 for name in sys.argv[1].split():
     module = importlib.import_module(name)
     for info in pkgutil.walk_packages(getattr(module, "__path__", []), name + "."):
+        if info.name in UNBUILT:
+            continue
         importlib.import_module(info.name)
         print(info.name)
 """

@@ -75,18 +75,21 @@ def test_every_nan_is_one(level: str) -> None:
 
 
 def through_backend(backend: Backend, logits: Tensor, target: Tensor, grads: Tensor) -> list[Tensor]:
-    """Everything it computes, [K, N] each, and a gradient [N, V]; the logits' reverse is the reference."""
+    """Everything it computes, [K, N] each; then gradients [N, V] without and with a reference."""
     options = {"vocab_start": 0, "inv_temperature": 1.25}
-    reference = logits.flip(1)
+    reference = logits.flip(1)  # far away: KL is some 15 nats
     partial = backend.logits_stats(logits, target, moments=True, **options)
     other = backend.logits_stats(reference, target, moments=False, **options)
     kl = backend.kl_partial(logits, reference, partial, other, inv_temperature=1.25)
     stats = backend.stats_combine([partial], inv_temperature=1.25)
     given = {"grad_log_prob_N": grads[0], "grad_entropy_N": grads[1]}
     divergence = Divergence(reference, kl[:2], grads[2])
-    dz = backend.logits_stats_backward(logits, target, stats, divergence=divergence, **given, **options)
+    dz, dz_kl = (
+        backend.logits_stats_backward(logits, target, stats, divergence=against, **given, **options)
+        for against in (None, divergence)
+    )
     ranks = backend.count_above(logits, grads[0])[None]
-    return [partial, stats, kl, backend.top_logits(logits), ranks, dz]
+    return [partial, stats, kl, backend.top_logits(logits), ranks, dz, dz_kl]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -103,7 +106,7 @@ def test_bits_do_not_depend_on_threads_calls_or_alignment(
         through_backend(backend, logits[i : i + 5], target[i : i + 5], grads[:, i : i + 5])
         for i in range(0, 37, 5)
     ]
-    for number, dim in enumerate((1, 1, 1, 1, 1, 0)):
+    for number, dim in enumerate((1, 1, 1, 1, 1, 0, 0)):
         assert torch.equal(torch.cat([row[number] for row in rows], dim), whole[number])
     for shift in (1, 3, 15):
         wide = torch.full((37, 5003 + shift), 99.0, dtype=dtype)
@@ -120,12 +123,15 @@ def test_levels_agree(
     grads, backend = torch.randn(3, 20, generator=rng), get_backend("cpu")
     found = through_backend(backend, logits, target, grads)
     monkeypatch.setenv("MEGAENT_OPS_SIMD", LEVELS[-1])
-    for mine, highest in zip(found, through_backend(backend, logits, target, grads), strict=True):
+    # The gradient of KL is p times a difference of numbers around 15.
+    allowed = [1e-7] * 6 + [1e-6]
+    highest_level = through_backend(backend, logits, target, grads)
+    for mine, highest, atol in zip(found, highest_level, allowed, strict=True):
         if level == LEVELS[-1] or level != "scalar":
             assert torch.equal(mine, highest)
         else:
             eps = 2**-7 if mine.dtype == torch.bfloat16 else 2**-20
-            torch.testing.assert_close(mine, highest, rtol=eps, atol=1e-7)
+            torch.testing.assert_close(mine, highest, rtol=eps, atol=atol)
 
 
 # ---------------------------------------------------------------- shards, padding, memory

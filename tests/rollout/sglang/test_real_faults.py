@@ -119,7 +119,7 @@ def test_behind_a_router_every_server_gets_the_weights(
     requests: list[RolloutRequest],
     control: Control,
 ) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + START_LIMIT_S
     while not is_ready(control, router, len(real_servers)):
         assert time.monotonic() < deadline, "the router does not find its servers"
         time.sleep(0.5)
