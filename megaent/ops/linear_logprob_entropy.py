@@ -197,6 +197,7 @@ class _LinearLogprobEntropy(torch.autograd.Function):
             for number, part in enumerate(chunks):
                 logits_NV = (kept[number] if kept else heads.logits(part, shard.limit)).policy
                 counts.append(shard.backend.count_above(logits_NV, whole.target_logit_N[part]))
+                del logits_NV  # before the next chunk's exist
             rank_N = sum_over_shards(torch.cat(counts), shard.group)
         flat = [tensor for logits in kept for tensor in logits]
         ctx.save_for_backward(*heads, target_N, whole.stats, whole.kl_stats, *flat)
