@@ -1,6 +1,6 @@
 """New weights into SGLang servers: whole or changed tensors, bucket by bucket, checked when they are there.
 
-    probe, pause -> begin -> buckets -> end -> check -> version, flush -> resume
+    probe, pause -> begin -> buckets -> end, flush -> check -> version -> resume
 
 A server is written while it generates nothing. What fails on the way loses the server and not the update;
 the update fails when no server is left.
@@ -9,7 +9,7 @@ the update fails when no server is left.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -128,15 +128,9 @@ class ServerSender:
         session = Session(self._control, servers)
         paused = in_background(session.pause, self._options.pause)
         changed = self._find_changed(session)
-        paused.result()
-        named = in_background(session.name, INCOMPLETE)
-        sessions = self._with_sessions if self._transport.needs_update_session else ()
-        session.begin(sessions)
-        named.result()
-        self._transport.connect(session, changed=changed)
-        moved = self._move(stream, session)
-        self._transport.finish(session)
-        session.end(sessions)
+        opened = in_background(self._open, session, changed, paused)
+        moved = self._move(stream, session, opened)
+        self._close(session)
         if moved.checksums is not None:
             session.each(WeightCheck(self._control, moved.checksums))
         self._settle(session, version)
@@ -159,8 +153,29 @@ class ServerSender:
             self._delta.forget()
         return changed
 
-    def _move(self, stream: Iterable[tuple[str, Tensor]], session: Session) -> _Moved:
-        """One bucket is filled while the one before it is on its way."""
+    def _open(self, session: Session, changed: frozenset[str], paused: Future[None]) -> None:
+        """Have every server ready for the first bucket."""
+        paused.result()
+        named = in_background(session.name, INCOMPLETE)
+        session.begin(self._sessions)
+        named.result()
+        self._transport.connect(session, changed=changed)
+
+    def _close(self, session: Session) -> None:
+        """Everything sent is in use, and nothing that old weights computed is left."""
+        self._transport.finish(session)
+        ended = in_background(session.end, self._sessions)
+        if self._options.pause != "in_place":
+            session.flush()
+        ended.result()
+
+    @property
+    def _sessions(self) -> Container[str]:
+        """The servers that have to be told where an update begins and ends."""
+        return self._with_sessions if self._transport.needs_update_session else ()
+
+    def _move(self, stream: Iterable[tuple[str, Tensor]], session: Session, opened: Future[None]) -> _Moved:
+        """One bucket is filled while the one before it is on its way, the first while servers are opened."""
         every = self._options.check_every
         moved = _Moved()
         stream = cast(stream, self._options.dtype)
@@ -169,27 +184,22 @@ class ServerSender:
             stream = moved.checksums.watch(stream)
         if self._delta is not None:
             stream = self._delta.changed(stream)
-        under_way: Future[None] | None = None
+        under_way = opened
         for bucket in self._bucketer(stream):
-            if under_way is not None:
-                under_way.result()
+            under_way.result()
             if not session.alive:
                 break
             under_way = in_background(self._transport.send, bucket, session)
             moved.num_bytes += bucket.num_bytes
             moved.num_tensors += len(bucket.specs)
-        if under_way is not None:
-            under_way.result()
+        under_way.result()
         return moved
 
     def _settle(self, session: Session, version: int) -> None:
         """The servers go on, with the new version's name; from here on they are known to hold it."""
         if self._delta is not None and session.alive:
             self._delta.commit()
-        named = in_background(session.name, str(version))
-        if self._options.pause != "in_place":
-            session.flush()
-        named.result()
+        session.name(str(version))
         session.resume()
         if not session.alive:
             reasons = "; ".join(session.failed.values()) or "there is none"
