@@ -27,7 +27,9 @@ class SyncConfig:
     pause: str = "retract"  # retract | abort | in_place: what becomes of responses under way
     bucket_mib: int = 256  # of weights sent at once
     only_changed: bool = False  # send the tensors that differ from those last sent
-    check_every: int = 1  # publications between checks of what arrived; 0 never
+    check_every: int = 1  # versions between checks of what arrived and what it computes; 0 never
+    checksums: bool = True  # of the servers' memory; false leaves the log-probs of fixed tokens to compare
+    log_prob_limit: float = 0.0  # nats, server against actor on fixed tokens; 0: 1e-4 in fp32, 0.5 else
     address: str = "127.0.0.1"  # of this machine, as the servers reach it
     timeout_s: float = 600.0  # of each exchange with a server
 
@@ -43,7 +45,17 @@ class SyncConfig:
         for name in ("bucket_mib", "timeout_s"):
             value = getattr(self, name)
             require(value > 0, f"rollout.sync.{name} must be above 0, got {value}")
-        require(self.check_every >= 0, f"rollout.sync.check_every must be 0 or more, got {self.check_every}")
+        for name in ("check_every", "log_prob_limit"):
+            value = getattr(self, name)
+            require(value >= 0, f"rollout.sync.{name} must be 0 or more, got {value}")
+        require(
+            self.check_every > 0 or not self.log_prob_limit,
+            f"rollout.sync.log_prob_limit={self.log_prob_limit} has no effect with check_every=0",
+        )
+        require(
+            self.check_every > 0 or self.checksums,
+            "rollout.sync.checksums=false has no effect with check_every=0",
+        )
         require(
             self.transport == "broadcast" or self.address == "127.0.0.1",
             f"rollout.sync.address={self.address} has no effect with rollout.sync.transport={self.transport}",

@@ -14,6 +14,7 @@ from megaent.actor.megatron_actor import DTYPES, ActorOptions, MegatronActor
 from megaent.actor.model import check_layout, read_architecture
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, check_world, init_parallel, resolve_device, world_size
+from megaent.agreement import Agreement
 from megaent.config import DemoModelConfig, EmbeddedConfig, FakeConfig, TrainConfig
 from megaent.config_sglang import SGLangConfig
 from megaent.data.prompts import PromptStream
@@ -156,11 +157,12 @@ def build_trainer(
     """The loop around ``actor``; engine and reward on the leader of each replica. ``run`` is a directory."""
     schedule = build_method(config.method)
     is_leader = actor.layout.is_leader
+    engine = build_engine(config, folder, run, actor) if is_leader else None
     if schedule.needs_reference:
         actor.keep_reference()
     return Trainer(
         actor=actor,
-        engine=build_engine(config, folder, run, actor) if is_leader else None,
+        engine=engine,
         reward=make_reward(task.grader, **task.grader_options) if is_leader else None,
         task=task,
         stream=stream,
@@ -172,6 +174,7 @@ def build_trainer(
         num_minibatches=config.optim.minibatches,
         seed=config.seed,
         mismatch_limit=config.rollout.mismatch_limit,
+        agreement=build_agreement(config, actor, engine, task),
         canary_every=config.run.canary_every,
         staleness=config.rollout.staleness,
         timeout_s=config.run.timeout_s,
@@ -205,6 +208,26 @@ def build_engine(config: TrainConfig, folder: Path, run: Path, actor: MegatronAc
         )
         return start_sglang(rollout, leader)
     raise ConfigError(f"rollout must be embedded, sglang or fake, got {rollout.name!r}")
+
+
+def build_agreement(
+    config: TrainConfig, actor: MegatronActor, engine: RolloutEngine | None, task: Task
+) -> Agreement | None:
+    """With servers that are checked: the first prompt, as they and the actor see it."""
+    rollout = config.rollout
+    if not isinstance(rollout, SGLangConfig) or not rollout.sync.check_every:
+        return None
+    from megaent.rollout.sglang.engine import SGLangEngine
+
+    is_exact = {rollout.dtype or config.model.dtype, config.model.dtype} == {"float32"}
+    is_to_ask = rollout.starts_servers or actor.layout.dp_rank == 0  # one leader asks shared servers
+    return Agreement(
+        actor=actor,
+        scorer=engine if isinstance(engine, SGLangEngine) and is_to_ask else None,
+        tokens=next(prompt.tokens for prompt in task.train if len(prompt.tokens) > 1),
+        limit=rollout.sync.log_prob_limit or (1e-4 if is_exact else 0.5),
+        every=rollout.sync.check_every,
+    )
 
 
 def sampling_params(config: TrainConfig, task: Task) -> SamplingParams:

@@ -174,6 +174,6 @@ def _sender(config: SGLangConfig, leader: Leader, control: Control, *, device: s
             pause=pause,
             bucket_bytes=sync.bucket_mib * 2**20,
             only_changed=sync.only_changed,
-            check_every=sync.check_every,
+            check_every=sync.check_every if sync.checksums else 0,
         ),
     )

@@ -10,6 +10,7 @@ import torch
 
 from megaent.actor.actor import Actor, Placement
 from megaent.actor.canary import tokens_to_check
+from megaent.agreement import Agreement
 from megaent.ahead import Ahead
 from megaent.clock import Clock, rates, timed
 from megaent.data.prompts import PromptStream
@@ -60,6 +61,7 @@ class Trainer:
     num_minibatches: int
     seed: int
     mismatch_limit: float = 0.0  # nats, of the mean absolute mismatch; 0 only reports
+    agreement: Agreement | None = None  # of servers and actor, checked after publications
     canary_every: int = 0  # steps between checks of the ops against the reference backend; 0 never
     staleness: int = 0  # steps that generation runs ahead of training
     timeout_s: float = 1800.0  # of a wait for responses
@@ -78,7 +80,7 @@ class Trainer:
         terms, metrics = self.estimate(step, batch)
         metrics |= self.update(step, batch, terms)
         self.finish_generating()
-        self.publish(step)
+        metrics |= self.publish(step)
         described, histogram = describe(
             batch, self.layout, vocab_size=self.actor.vocab_size, version=step - 1
         )
@@ -203,8 +205,9 @@ class Trainer:
                 self.ahead.settle()
 
     @timed
-    def publish(self, version: int) -> None:
-        publish(self.actor.named_weights(), self.engine, version)
+    def publish(self, version: int) -> Metrics:
+        metrics = publish(self.actor.named_weights(), self.engine, version)
+        return metrics if self.agreement is None else metrics | self.agreement.check(version)
 
     # ------------------------------------------------------------ evaluation
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from megaent.errors import EngineError, ModelError
 from megaent.rollout.decode import Continuation, Row, decode
 from megaent.rollout.sampling import require_prompts, require_sampling
-from megaent.types import Group, Response, RolloutRequest, SamplingParams
+from megaent.types import Group, Metrics, Response, RolloutRequest, SamplingParams
 
 _MODEL_TYPES = ("qwen2", "qwen3", "llama")
 
@@ -99,7 +99,7 @@ class EmbeddedEngine:
 
     # ------------------------------------------------------------ weights
 
-    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> Metrics:
         """Replace every weight by the Hugging Face-named tensors streamed in, cast to the engine's dtype.
 
         They are copied in place as they come, since a second copy may not fit. When one is missing,
@@ -119,6 +119,7 @@ class EmbeddedEngine:
                 "full set arrives"
             )
         self.version, self._no_weights = version, ""
+        return {}
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight in use under its Hugging Face name; a tied output layer appears once, as embedding."""

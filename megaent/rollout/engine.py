@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from megaent.types import Group, RolloutRequest, SamplingParams
+from megaent.types import Group, Metrics, RolloutRequest, SamplingParams
 
 
 class RolloutEngine(Protocol):
@@ -29,8 +29,10 @@ class RolloutEngine(Protocol):
         """
         ...
 
-    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> Metrics:
         """Replace every weight by the Hugging Face-named tensors streamed in, all or none.
+
+        What there is to tell of their way, under the names of docs/metrics.md.
 
         Raises EngineError naming the first tensor that is missing, unknown or of another shape.
         """

@@ -11,7 +11,7 @@ from torch import Tensor
 from megaent.errors import EngineError
 from megaent.randomness import draw_seed, uniform
 from megaent.rollout.sampling import require_prompts, require_sampling
-from megaent.types import Group, Response, RolloutRequest, SamplingParams
+from megaent.types import Group, Metrics, Response, RolloutRequest, SamplingParams
 
 
 class FakeEngine:
@@ -72,12 +72,13 @@ class FakeEngine:
             version=self.version,
         )
 
-    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> Metrics:
         """Read the stream to its end, keep nothing but the version."""
         self._require_open()
         for _ in named_tensors:
             pass
         self.version = version
+        return {}
 
     def close(self) -> None:
         self._closed = True

@@ -25,6 +25,7 @@ from megaent.sync.checksums import Checksums
 from megaent.sync.delta import Delta
 from megaent.sync.session import INCOMPLETE, Session
 from megaent.sync.verify import WeightCheck
+from megaent.types import Metrics
 
 
 class Transport(Protocol):
@@ -62,6 +63,16 @@ class SyncReport:
     def gb_per_s(self) -> float:
         """1e9 bytes a second, the pauses and checks included."""
         return self.num_bytes / 1e9 / self.seconds
+
+    def metrics(self) -> Metrics:
+        """Under the names of docs/metrics.md."""
+        return {
+            "sync/bytes": float(self.num_bytes),
+            "sync/gb_per_s": self.gb_per_s,
+            "sync/tensors": float(self.num_tensors),
+            "sync/tensors_skipped": float(self.num_skipped),
+            "sync/servers_failed": float(len(self.failed)),
+        }
 
 
 @dataclass(slots=True)

@@ -26,3 +26,9 @@ def metrics_of_methods(path: Path) -> set[str]:
     """Those under "What the method did" that plain GRPO does not report."""
     section = path.read_text(encoding="utf-8").split("## What the method did\n", 1)[1].split("\n## ", 1)[0]
     return set(_METRIC.findall(section)) - {"reward/shaped", "policy_weight/mean", "entropy/sampled"}
+
+
+def metrics_of_servers(path: Path) -> set[str]:
+    """Those that only runs with SGLang servers report."""
+    section = path.read_text(encoding="utf-8").split("## On the way to servers\n", 1)[1].split("\n## ", 1)[0]
+    return set(_METRIC.findall(section))

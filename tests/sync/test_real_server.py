@@ -16,15 +16,16 @@ from support.weight_server import WeightServer
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from megaent.agreement import require_same_log_probs
 from megaent.errors import EngineError
 from megaent.rollout.sglang.control import Control
+from megaent.rollout.sglang.prompt_log_probs import prompt_log_probs
 from megaent.rollout.sglang.server import Server, ServerOptions
 from megaent.sync.buckets import Bucketer
 from megaent.sync.disk import DiskTransport
 from megaent.sync.ipc import handles
 from megaent.sync.sender import ServerSender, SyncOptions
 from megaent.sync.session import Session
-from megaent.sync.verify import prompt_log_probs, require_same_log_probs
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]  # a server may need minutes to start
 
@@ -93,7 +94,7 @@ def assert_uses(control: Control, server: Server, model: Model, version: str) ->
     expected_TV = model.log_probs()
     found = prompt_log_probs(control, server.url, TOKENS, extra_key=KEY)
     expected = expected_TV[:-1].gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0].tolist()
-    require_same_log_probs(found, expected, bound=1e-4, server=server.url)
+    require_same_log_probs(found, expected, limit=1e-4, server=server.url)
     token, log_prob = next_token(control, server, KEY)
     assert token == int(expected_TV[-1].argmax())
     assert abs(log_prob - float(expected_TV[-1, token])) < 1e-4

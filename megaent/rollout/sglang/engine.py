@@ -14,7 +14,8 @@ from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
-from megaent.types import Group, RolloutRequest, SamplingParams
+from megaent.rollout.sglang.prompt_log_probs import prompt_log_probs
+from megaent.types import Group, Metrics, RolloutRequest, SamplingParams
 
 
 class Sent(Protocol):
@@ -24,6 +25,8 @@ class Sent(Protocol):
     def failed(self) -> Mapping[str, str]:
         """Servers that did not take them: address -> why. They get a full set at the next sending."""
         ...
+
+    def metrics(self) -> Metrics: ...
 
 
 class WeightSender(Protocol):
@@ -82,7 +85,7 @@ class SGLangEngine:
         )
         return self._connections.run(self._client.generate(requests, sampling, version=self.version))
 
-    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def receive_weights(self, named_tensors: Iterable[tuple[str, Tensor]], version: int) -> Metrics:
         """Send every tensor to every server, those that ended and are started again included.
 
         Raises EngineError when no server took them; one that did not is asked nothing until it has.
@@ -108,6 +111,16 @@ class SGLangEngine:
             )
         self._connections.run(self._fleet.took_weights(version, members, sent.failed))
         self.version = version
+        return sent.metrics()
+
+    def log_probs(self, tokens: Sequence[int]) -> dict[str, list[float]]:
+        """By server with the newest weights: log-prob of each token but the first, nats, temperature 1."""
+        key = f"agreement {self.version}"  # apart from the prefixes of responses
+        members = [member for member in self._fleet.members if not member.why_lost]
+        return {
+            server: prompt_log_probs(self._control, server, tokens, extra_key=key)
+            for server in self._servers(members)
+        }
 
     def close(self) -> None:
         """End the servers that are ours, and every connection."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from megaent.errors import EngineError
 from megaent.rollout.sglang.control import Control
+from megaent.types import Metrics
 
 _POLL_S = 0.2
 
@@ -19,6 +20,10 @@ class Followed:
     """``failed``: servers that did not report the version in time."""
 
     failed: Mapping[str, str] = field(default_factory=dict)
+
+    def metrics(self) -> Metrics:
+        """Whoever sends has them."""
+        return {}
 
 
 class Follower:

@@ -25,7 +25,7 @@ from megaent.rollout.sglang.ledger import Ledger
 from megaent.rollout.sglang.server import Server
 from megaent.sync.broadcast import BroadcastTransport
 from megaent.sync.sender import ServerSender, SyncOptions
-from megaent.types import Prompt, RolloutRequest
+from megaent.types import Metrics, Prompt, RolloutRequest
 
 CONTEXT = 200
 
@@ -33,6 +33,9 @@ CONTEXT = 200
 @dataclass(frozen=True, slots=True)
 class Named:
     failed: Mapping[str, str] = field(default_factory=dict)
+
+    def metrics(self) -> Metrics:
+        return {}
 
 
 class VersionOnly:
