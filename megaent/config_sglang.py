@@ -16,6 +16,7 @@ _OF_OUR_SERVERS = (
     "threads",
     "start_timeout_s",
     "server_args",
+    "colocated",
 )
 
 
@@ -23,7 +24,7 @@ _OF_OUR_SERVERS = (
 class SyncConfig:
     """How new weights reach the servers."""
 
-    transport: str = "broadcast"  # broadcast | disk (a folder in run.dir, which the servers must see)
+    transport: str = "broadcast"  # broadcast | disk (in run.dir, which servers must see) | ipc (own GPUs)
     pause: str = "retract"  # retract | abort | in_place: what becomes of responses under way
     bucket_mib: int = 256  # of weights sent at once
     only_changed: bool = False  # send the tensors that differ from those last sent
@@ -35,7 +36,7 @@ class SyncConfig:
 
     def __post_init__(self) -> None:
         for name, allowed in {
-            "transport": ("broadcast", "disk"),
+            "transport": ("broadcast", "disk", "ipc"),
             "pause": ("retract", "abort", "in_place"),
         }.items():
             value = getattr(self, name)
@@ -82,6 +83,7 @@ class SGLangConfig(RolloutConfig):
     threads: int = 1  # of one server, on a CPU
     start_timeout_s: float = 600.0
     server_args: dict[str, Any] = field(default_factory=dict)  # SGLang's own options, under its names
+    colocated: bool = False  # servers on the trainer's GPUs hold their memory only while they generate
     sync: SyncConfig = field(default_factory=SyncConfig)
 
     def __post_init__(self) -> None:
@@ -109,6 +111,12 @@ class SGLangConfig(RolloutConfig):
             not (self.urls and self.router),
             f"rollout.urls and rollout.router={self.router} exclude each other; the router knows its servers",
         )
+        for name, wrong in (("staleness", self.staleness), ("sync.only_changed", self.sync.only_changed)):
+            require(
+                not (self.colocated and wrong),
+                f"rollout.{name}={wrong} cannot be combined with rollout.colocated=true, whose servers give "
+                "up their weights while the trainer works",
+            )
         if self.starts_servers:
             require(
                 not self.api_key_variable,
@@ -117,6 +125,10 @@ class SGLangConfig(RolloutConfig):
             )
         else:
             given = "rollout.urls" if self.urls else "rollout.router"
+            require(
+                self.sync.transport != "ipc",
+                f"rollout.sync.transport=ipc is for servers that this run starts; {given} takes broadcast",
+            )
             for name in self._set_in_vain():
                 require(
                     False, f"rollout.{name} has no effect on servers given by {given}; start them with it"

@@ -13,15 +13,17 @@ import torch
 from megaent.config_sglang import SGLangConfig
 from megaent.errors import ConfigError, EngineError
 from megaent.rollout.sglang.client import Client, ClientOptions
+from megaent.rollout.sglang.colocation import Colocation
 from megaent.rollout.sglang.connection import Connections, server_url
 from megaent.rollout.sglang.control import Control, PauseMode
 from megaent.rollout.sglang.engine import SGLangEngine, WeightSender
 from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.follower import Follower
 from megaent.rollout.sglang.ledger import Ledger
-from megaent.rollout.sglang.server import KEPT_BY_SGLANG, Server, ServerOptions
+from megaent.rollout.sglang.server import KEPT_BY_SGLANG, Server, ServerOptions, torch_of
 from megaent.sync.broadcast import BroadcastTransport
 from megaent.sync.disk import DiskTransport
+from megaent.sync.ipc import IpcTransport
 from megaent.sync.sender import ServerSender, SyncOptions, Transport
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -69,6 +71,7 @@ def start_sglang(config: SGLangConfig, leader: Leader) -> SGLangEngine:
             sender=_sender(config, leader, control, device=facts[0].device),
             vocab_size=leader.vocab_size,
             context_length=min(leader.context_length, *(fact.context_length for fact in facts)),
+            colocation=Colocation(control) if config.colocated else None,
         )
     except BaseException:
         for member in members:
@@ -107,9 +110,8 @@ def _members(config: SGLangConfig, leader: Leader) -> list[Member]:
 
 
 def _server_options(config: SGLangConfig, leader: Leader, number: int) -> ServerOptions:
-    checkout = Path(__file__).parents[1]
     return ServerOptions(
-        python=Path(config.python or checkout / ".venv-sglang" / "bin" / "python"),
+        python=_python(config),
         model=leader.model,
         log=leader.run / "rollouts" / f"server-{leader.number}-{number}.log",
         dtype=config.dtype or leader.dtype,
@@ -118,10 +120,26 @@ def _server_options(config: SGLangConfig, leader: Leader, number: int) -> Server
         max_running_requests=config.max_running_requests,
         threads=config.threads,
         start_timeout_s=config.start_timeout_s,
-        arguments=on_own_gpus(config.server_args, leader.place * config.servers + number)
-        if leader.device == "cuda"
-        else config.server_args,
+        arguments=_arguments(config, leader, number),
     )
+
+
+def _python(config: SGLangConfig) -> Path:
+    """The servers' interpreter."""
+    checkout = Path(__file__).parents[1]
+    return Path(config.python or checkout / ".venv-sglang" / "bin" / "python")
+
+
+def _arguments(config: SGLangConfig, leader: Leader, number: int) -> Mapping[str, Any]:
+    """SGLang's own, of the server ``number`` of this leader."""
+    if leader.device != "cuda":
+        if config.colocated:
+            raise ConfigError(
+                f"rollout.colocated=true concerns GPUs' memory and has no effect with device={leader.device}"
+            )
+        return config.server_args
+    memory = {"enable_memory_saver": True} if config.colocated else {}
+    return on_own_gpus({**config.server_args, **memory}, leader.place * config.servers + number)
 
 
 def on_own_gpus(arguments: Mapping[str, Any], place: int) -> dict[str, Any]:
@@ -157,6 +175,8 @@ def _sender(config: SGLangConfig, leader: Leader, control: Control, *, device: s
     if sync.transport == "disk":
         folder = leader.run / "rollouts" / f"weights-{leader.number}"
         transport = DiskTransport(control, folder, timeout_s=sync.timeout_s)
+    elif sync.transport == "ipc":
+        transport = IpcTransport(control, server_torch=torch_of(_python(config)), timeout_s=sync.timeout_s)
     else:
         transport = BroadcastTransport(
             control,

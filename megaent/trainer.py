@@ -75,6 +75,8 @@ class Trainer:
         """One turn of the loop; a collective. Steps count from 1."""
         method = self.phase_at(step).method
         groups = self.collect(step)
+        if self.engine is not None and self.ahead is None:
+            self.engine.rest()
         batch = self.pack(step, groups)
         batch = self.score(step, batch)
         terms, metrics = self.estimate(step, batch)

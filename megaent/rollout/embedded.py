@@ -126,6 +126,9 @@ class EmbeddedEngine:
         for name, parameter in self._ready_model().named_parameters():
             yield name, parameter.detach()
 
+    def rest(self) -> None:
+        """Its caches live no longer than a call of ``generate``."""
+
     def close(self) -> None:
         self._model = None
 

@@ -38,6 +38,10 @@ class RolloutEngine(Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Nothing is asked before the next ``receive_weights``: memory that serves generation may go."""
+        ...
+
     def close(self) -> None:
         """Release processes, ports and memory; harmless when called twice."""
         ...

@@ -80,6 +80,9 @@ class FakeEngine:
         self.version = version
         return {}
 
+    def rest(self) -> None:
+        """It has no memory."""
+
     def close(self) -> None:
         self._closed = True
 

@@ -38,6 +38,7 @@ class WeightServer:
         self.refusing: set[str] = set()  # paths answered with 400
         self.stalling: set[str] = set()  # paths that are not answered
         self.entries: list[Any] = []  # the log-probs of a prompt
+        self.without: set[str] = set()  # parts of its memory that it gave back
         self.damaged = ""  # a tensor that is stored with one wrong bit
         self._groups: dict[str, Any] = {}
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -72,6 +73,9 @@ class WeightServer:
             "paths": {"/begin_weight_update": {}, "/end_weight_update": {}} if self.has_sessions else {}
         }
 
+    def _health(self, body: dict[str, Any]) -> tuple[int, Any]:
+        return 200, None
+
     def _model_info(self, body: dict[str, Any]) -> tuple[int, Any]:
         return 200, {"weight_version": self.version, "model_path": "m"}
 
@@ -104,7 +108,18 @@ class WeightServer:
         self.version = body["new_version"]
         return 200, {"success": True, "message": ""}
 
+    def _release_memory_occupation(self, body: dict[str, Any]) -> tuple[int, Any]:
+        self.without |= set(body["tags"])
+        return 200, None
+
+    def _resume_memory_occupation(self, body: dict[str, Any]) -> tuple[int, Any]:
+        for tag in body["tags"]:
+            self.without.remove(tag)  # raises for what it has, as SGLang does
+        return 200, None
+
     def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
+        if self.without:
+            return 500, {"error": f"no memory for {sorted(self.without)}"}
         return 200, {"meta_info": {"input_token_logprobs": self.entries}}
 
     # ------------------------------------------------------------ weights

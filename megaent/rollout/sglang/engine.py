@@ -10,6 +10,7 @@ from torch import Tensor
 from megaent.errors import EngineError, MegaentError
 from megaent.rollout.sampling import require_prompts, require_sampling
 from megaent.rollout.sglang.client import Client
+from megaent.rollout.sglang.colocation import Colocation
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.fleet import Fleet, Member
@@ -57,6 +58,7 @@ class SGLangEngine:
         sender: WeightSender,
         vocab_size: int,
         context_length: int,
+        colocation: Colocation | None = None,
     ) -> None:
         self.version = -1
         self._connections = connections
@@ -66,6 +68,7 @@ class SGLangEngine:
         self._control = Control(connections)
         self._vocab_size = vocab_size
         self._context_length = context_length
+        self._colocation = colocation
 
     @property
     def ledger(self) -> Ledger:
@@ -95,7 +98,12 @@ class SGLangEngine:
             self._fleet.restart_dead()
             self._fleet.newest = version
             members = self._connections.run(self._fleet.reachable())
-            sent = self._sender.send(stream, version, servers=self._servers(members))
+            servers = self._servers(members)
+            if self._colocation is not None:
+                self._colocation.resume("weights", servers)
+            sent = self._sender.send(stream, version, servers=servers)
+            if self._colocation is not None:
+                self._colocation.resume("kv_cache", [url for url in servers if url not in sent.failed])
         except MegaentError:
             self.version = -1
             raise
@@ -116,11 +124,15 @@ class SGLangEngine:
     def log_probs(self, tokens: Sequence[int]) -> dict[str, list[float]]:
         """By server with the newest weights: log-prob of each token but the first, nats, temperature 1."""
         key = f"agreement {self.version}"  # apart from the prefixes of responses
-        members = [member for member in self._fleet.members if not member.why_lost]
         return {
             server: prompt_log_probs(self._control, server, tokens, extra_key=key)
-            for server in self._servers(members)
+            for server in self._servers(self._fleet.in_use())
         }
+
+    def rest(self) -> None:
+        """Servers that share the trainer's devices give up weights and caches until new weights come."""
+        if self._colocation is not None:
+            self._colocation.release(self._servers(self._fleet.in_use()))
 
     def close(self) -> None:
         """End the servers that are ours, and every connection."""

@@ -83,6 +83,10 @@ class Fleet:
         self._chosen[group] = min(ready, key=lambda member: (member is shunned, len(member.under_way)))
         return self._chosen[group]
 
+    def in_use(self) -> list[Member]:
+        """Those that are not lost."""
+        return [member for member in self.members if not member.why_lost]
+
     def losses(self) -> str:
         return "; ".join(f"{member.url}: {member.trouble}" for member in self.members if member.why_lost)
 

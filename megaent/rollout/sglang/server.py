@@ -150,6 +150,21 @@ class Server:
         return f"{ended}{self._options.log} ends with\n{end}"
 
 
+def torch_of(python: Path) -> str:
+    """The version of torch in the environment of an interpreter. Raises MissingDependency."""
+    asked = "import importlib.metadata; print(importlib.metadata.version('torch'))"
+    try:
+        done = subprocess.run(
+            [str(python), "-P", "-c", asked], capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingDependency(
+            f"{python} names no version of torch ({error}); ./scripts/setup_sglang makes an environment for "
+            "SGLang servers"
+        ) from error
+    return done.stdout.strip()
+
+
 def reserve_port() -> socket.socket:
     """A socket bound to a free port of the loopback interface, not listening.
 

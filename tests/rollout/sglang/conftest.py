@@ -17,6 +17,7 @@ from megaent.data.chain_sum import load_chain_sum
 from megaent.data.warmup import CONTEXT as DEMO_CONTEXT
 from megaent.data.warmup import make_demo_model
 from megaent.rollout.sglang.client import Client, ClientOptions
+from megaent.rollout.sglang.colocation import Colocation
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.engine import SGLangEngine
@@ -148,7 +149,7 @@ def make_real_engine(truth: Truth) -> Iterator[Callable[..., SGLangEngine]]:
     """An engine over members that has published the model's weights as version 1."""
     made: list[tuple[Connections, ServerSender]] = []
 
-    def make(*members: Member, silence_limit_s: float = 120.0) -> SGLangEngine:
+    def make(*members: Member, silence_limit_s: float = 120.0, colocated: bool = False) -> SGLangEngine:
         connections = Connections()
         control = Control(connections)
         fleet = Fleet(connections, members, silence_limit_s=silence_limit_s)
@@ -165,6 +166,7 @@ def make_real_engine(truth: Truth) -> Iterator[Callable[..., SGLangEngine]]:
             sender=sender,
             vocab_size=truth.vocab_size,
             context_length=DEMO_CONTEXT,
+            colocation=Colocation(control) if colocated else None,
         )
         engine.receive_weights(truth.weights(), version=1)
         return engine

@@ -51,7 +51,13 @@ def test_a_wrong_option_is_refused(override: str, said: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["rollout.servers=2", "rollout.threads=2", "rollout.python=/x", "+rollout.server_args.tp_size=2"],
+    [
+        "rollout.servers=2",
+        "rollout.threads=2",
+        "rollout.python=/x",
+        "+rollout.server_args.tp_size=2",
+        "rollout.colocated=true",
+    ],
 )
 @pytest.mark.parametrize("given", ["rollout.urls=[http://a:1]", "rollout.router=http://a:1"])
 def test_an_option_of_our_servers_is_refused_for_others(given: str, override: str) -> None:
@@ -68,6 +74,23 @@ def test_servers_of_one_machine_take_gpus_of_their_own() -> None:
 def test_addresses_and_a_router_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="exclude each other"):
         compose_config([*DEMO, "rollout.urls=[http://a:1]", "rollout.router=http://b:1"])
+
+
+@pytest.mark.parametrize("wrong", ["rollout.staleness=1", "rollout.sync.only_changed=true"])
+def test_servers_that_give_up_their_weights_need_all_of_them_each_time(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be combined with rollout\.colocated=true"):
+        compose_config([*DEMO, "rollout.colocated=true", wrong])
+
+
+def test_memory_is_handed_to_our_own_servers_alone() -> None:
+    with pytest.raises(ConfigError, match="ipc is for servers that this run starts"):
+        compose_config([*DEMO, "rollout.urls=[http://a:1]", "rollout.sync.transport=ipc"])
+
+
+@pytest.mark.parametrize("option", ["log_prob_limit=0.1", "checksums=false"])
+def test_an_option_of_checks_that_are_not_made_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match="has no effect with check_every=0"):
+        compose_config([*DEMO, "rollout.sync.check_every=0", f"rollout.sync.{option}"])
 
 
 def test_an_address_for_a_broadcast_that_is_not_made_is_refused() -> None:

@@ -19,6 +19,7 @@ from support.tiny_hf import save_tiny
 from support.weight_server import WeightServer
 
 from megaent.rollout.sglang.client import Client, ClientOptions
+from megaent.rollout.sglang.colocation import Colocation
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.fleet import Fleet, Member
@@ -86,6 +87,10 @@ def generate(recording: Recording) -> None:
         control.resume([server.url])
         control.abort_all([server.url])
         control.flush([server.url])
+        colocation = Colocation(control)
+        colocation.release([server.url])
+        colocation.resume("weights", [server.url])
+        colocation.resume("kv_cache", [server.url])
     finally:
         server.close()
 
@@ -112,6 +117,7 @@ def test_sglang_accepts_and_reads_every_request(recording: Recording, tmp_path: 
     publish(recording, tmp_path)
     paths = {path for _, path, _ in recording.asked}
     assert paths >= {"/generate", "/pause_generation", "/begin_weight_update", "/model_info"}
+    assert paths >= {"/release_memory_occupation", "/resume_memory_occupation"}
     assert paths >= {"/update_weights_from_distributed", "/update_weights_from_disk", "/weights_checker"}
     assert refused_by_sglang([one for one in recording.asked if one[1] != "/openapi.json"]) == []
 
@@ -125,6 +131,7 @@ def test_a_request_that_is_wrong_would_be_noticed(recording: Recording) -> None:
         ("POST", "/generate", good | {"sampling_params": good["sampling_params"] | {"top_p": 7.0}}),
         ("POST", "/generate", good | {"input_ids": "1 2"}),
         ("POST", "/pause_generation", {"mode": "gently"}),
+        ("POST", "/release_memory_occupation", {"parts": ["weights"]}),
         ("POST", "/pause_everything", {}),
     ]
     assert len(refused_by_sglang(wrong)) >= len(wrong)

@@ -189,3 +189,28 @@ def test_weights_may_come_in_the_middle_of_responses(
         changed_at.append(int(is_old_R.long().cumprod(0).sum()))
         assert (group.responses[0].version, len(group.responses[0].tokens)) == (1, 200)
     assert any(0 < place < 200 for place in changed_at), "the new weights were not seen in the middle"
+
+
+def test_tokens_that_were_given_have_the_log_probs_of_the_model(
+    engine: SGLangEngine, real_servers: list[Server], truth: Truth, prompts: tuple[Prompt, ...]
+) -> None:
+    first, *rest = prompts[0].tokens
+    right_RV = truth.log_probs((first,), tuple(rest))
+    right = right_RV.gather(1, torch.tensor(rest)[:, None])[:, 0].tolist()
+    assert engine.log_probs(prompts[0].tokens) == {real_servers[0].url: pytest.approx(right, abs=1e-4)}
+
+
+def test_a_server_that_gave_up_its_memory_goes_on_with_the_next_weights(
+    real_servers: list[Server], make_real_engine: Make, truth: Truth, prompts: tuple[Prompt, ...]
+) -> None:
+    engine = make_real_engine(Member(url=real_servers[0].url), colocated=True)
+    sampling = SamplingParams(max_new_tokens=40, temperature=0.0, stop_token_ids=(END,))
+    requests = requests_for(prompts[:4], 1)
+    before = engine.generate(requests, sampling)
+    for version in (2, 3):
+        engine.rest()
+        engine.receive_weights(truth.weights(), version=version)
+        after = engine.generate(requests, sampling)
+        tokens = [[r.tokens for r in group.responses] for group in after]
+        assert tokens == [[r.tokens for r in group.responses] for group in before]
+        assert {r.version for group in after for r in group.responses} == {version}
