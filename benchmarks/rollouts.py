@@ -13,12 +13,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import resource
 import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from server_on_cpu import start_server
 
+from megaent.bench.record import describe
 from megaent.config import ChainSumConfig, DemoModelConfig
 from megaent.config_sglang import SGLangConfig
 from megaent.data.chain_sum import load_chain_sum
@@ -35,12 +34,9 @@ from megaent.launch_sglang import Leader, start_sglang
 from megaent.rollout.embedded import EmbeddedEngine
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
-from megaent.rollout.sglang.server import Server, ServerOptions
 from megaent.rollout.sglang.wire import Question
 from megaent.types import Group, Prompt, RolloutRequest, SamplingParams
 
-ROOT = Path(__file__).resolve().parents[1]
-PYTHON = ROOT / ".venv-sglang" / "bin" / "python"
 GROUP_SIZE = 8
 
 
@@ -119,9 +115,13 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     ]
     embedded = EmbeddedEngine(model, dtype=torch.float32, batch_size=options.in_flight)
     vocab_size = next(tensor for name, tensor in embedded.weights() if "embed" in name).shape[0]
-    server = start_server(model, folder, options.in_flight)
+    server = start_server(
+        model,
+        folder / "server.log",
+        context_length=CONTEXT,
+        max_running_requests=options.in_flight,
+    )
     try:
-        server.wait_until_ready()
         config = SGLangConfig(urls=[server.url], concurrency=options.in_flight)
         engine = start_sglang(
             config,
@@ -160,19 +160,6 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     return summary(found, num_tokens=len(questions) * options.tokens) | {"sglang": sglang}
 
 
-def start_server(model: Path, folder: Path, in_flight: int) -> Server:
-    options = ServerOptions(
-        python=PYTHON,
-        model=model,
-        log=folder / "server.log",
-        dtype="float32",
-        device="cpu",
-        context_length=CONTEXT,
-        max_running_requests=in_flight,
-    )
-    return Server(options)
-
-
 def summary(found: dict[str, dict[str, list[float]]], *, num_tokens: int) -> dict[str, object]:
     wall = {name: statistics.median(taken["wall_s"]) for name, taken in found.items()}
     cpu = {name: statistics.median(taken["cpu_s"]) for name, taken in found.items()}
@@ -186,17 +173,6 @@ def summary(found: dict[str, dict[str, list[float]]], *, num_tokens: int) -> dic
     }
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return f"{names[0]}, {os.cpu_count()} cores" if names else platform.processor()
-
-
-def commit() -> str:
-    asked = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -206,15 +182,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    report: dict[str, object] = {
-        "processor": processor(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit(),
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "load_before": os.getloadavg(),
-    }
+    report = describe("cpu", shlex.join(["python", *sys.argv]))
     with tempfile.TemporaryDirectory() as folder:
         report |= run(options, Path(folder))
     options.out.parent.mkdir(parents=True, exist_ok=True)

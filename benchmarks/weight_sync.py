@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import statistics
 import subprocess
@@ -25,19 +24,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from server_on_cpu import PYTHON, start_server
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from megaent.bench.record import describe
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
-from megaent.rollout.sglang.server import Server, ServerOptions
 from megaent.sync.broadcast import BroadcastTransport
 from megaent.sync.buckets import Bucketer
 from megaent.sync.group import SendGroup
 from megaent.sync.sender import ServerSender, SyncOptions
 
-ROOT = Path(__file__).resolve().parents[1]
-PYTHON = ROOT / ".venv-sglang" / "bin" / "python"
 LIMIT_S = 300.0
 
 RECEIVER = """
@@ -164,20 +162,9 @@ def publications_of(
 def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     weights = save_model(folder / "model")
     buckets = [bucket.data.clone() for bucket in Bucketer(options.bucket_mib * 2**20)(weights.items())]
-    server = Server(
-        ServerOptions(
-            python=PYTHON,
-            model=folder / "model",
-            log=folder / "server.log",
-            dtype="float32",
-            device="cpu",
-            context_length=64,
-            max_running_requests=4,
-        )
-    )
+    server = start_server(folder / "model", folder / "server.log", context_length=64, max_running_requests=4)
     connections = Connections()
     try:
-        server.wait_until_ready()
         control = Control(connections, timeout_s=LIMIT_S)
         publications = publications_of(control, server.url, weights, options.bucket_mib * 2**20)
         bare = Bare(buckets)
@@ -199,17 +186,6 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     }
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return f"{names[0]}, {os.cpu_count()} cores" if names else platform.processor()
-
-
-def commit() -> str:
-    asked = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -218,18 +194,10 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    report: dict[str, object] = {
-        "processor": processor(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit(),
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "load_before": os.getloadavg(),
-    }
+    report = describe("cpu", shlex.join(["python", *sys.argv]))
     with tempfile.TemporaryDirectory() as folder:
         report |= run(options, Path(folder))
-    report["load_after"] = os.getloadavg()
+    report["machine"]["load_after"] = list(os.getloadavg())
     options.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps({name: report[name] for name in ("median_s", "ratio_to_bare")}, indent=2))
 

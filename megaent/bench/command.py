@@ -39,7 +39,10 @@ def bench(words: Sequence[str]) -> int:
     if options.verb == "table":
         return _table(options)
     _complete(options)
-    report = record.describe(options.run_on, words) | {"rounds": options.rounds, "cases": []}
+    report = record.describe(options.run_on, " ".join(["megaent", "bench", *words])) | {
+        "rounds": options.rounds,
+        "cases": [],
+    }
     for case in _cases(options):
         report["cases"].append(case)
         print(f"\n{table.text(case)}", flush=True)

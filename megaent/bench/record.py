@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,13 @@ _PACKAGES = (
 )
 
 
-def describe(device: str, words: Sequence[str]) -> dict[str, Any]:
+def describe(device: str, command: str) -> dict[str, Any]:
     return {
         "machine": _gpu() if device == "cuda" else _processor(),
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda} | _versions(),
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(["megaent", "bench", *words]),
+        "command": command,
     }
 
 
