@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.real_server import START_LIMIT_S
+from support.documents import metrics_of_servers
+from support.real_server import ROOT, START_LIMIT_S
 from support.runs import DEMO, Program, recorded_steps
 
 from megaent.metrics import read_metrics
@@ -68,6 +69,8 @@ def test_a_killed_trainer_is_resumed_against_the_same_servers(
     lines = read_metrics(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 7))
     assert max(line["mismatch/max_abs"] for line in lines) < 1e-4
+    assert all(metrics_of_servers(ROOT / "docs" / "metrics.md") <= line.keys() for line in lines)
+    assert max(line["sync/log_prob_difference"] for line in lines) < 1e-4
     assert {control.model_info(server.url).weight_version for server in real_servers} == {"6"}
     calls = read_ledger(run, 0)
     assert all(call["asked"] == call["answered"] == 16 for call in calls)
