@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from support.faulty_server import VOCABULARY, FaultyServer
-from support.real_server import Truth, start_servers
+from support.real_server import PYTHON, START_LIMIT_S, Truth, start_servers
 from torch import Tensor
 
 from megaent.config import ChainSumConfig, DemoModelConfig
 from megaent.data.chain_sum import load_chain_sum
 from megaent.data.warmup import CONTEXT as DEMO_CONTEXT
 from megaent.data.warmup import make_demo_model
+from megaent.errors import EngineError
 from megaent.rollout.sglang.client import Client, ClientOptions
 from megaent.rollout.sglang.colocation import Colocation
 from megaent.rollout.sglang.connection import Connections
@@ -175,3 +179,31 @@ def make_real_engine(truth: Truth) -> Iterator[Callable[..., SGLangEngine]]:
     for connections, sender in made:
         sender.close()
         connections.close()
+
+
+@pytest.fixture
+def router(real_servers: list[Server], tmp_path: Path) -> Iterator[str]:
+    """The address of an sglang-router that has found the servers."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        port, metrics = one.getsockname()[1], other.getsockname()[1]
+    command = [str(PYTHON), "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--prometheus-port", str(metrics), "--worker-urls", *(server.url for server in real_servers)]
+    with (tmp_path / "router.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    connections = Connections()
+    deadline = time.monotonic() + START_LIMIT_S
+    while _num_workers(Control(connections), url) < len(real_servers):
+        assert time.monotonic() < deadline, "the router does not find its servers"
+        time.sleep(0.5)
+    yield url
+    connections.close()
+    process.kill()
+    process.wait(10)
+
+
+def _num_workers(control: Control, router: str) -> int:
+    try:
+        return len(control.workers(router))
+    except EngineError:
+        return 0

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from support.real_server import PYTHON, START_LIMIT_S, Truth
+from support.real_server import START_LIMIT_S, Truth
 
-from megaent.errors import EngineError
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.engine import SGLangEngine
@@ -99,19 +94,6 @@ def test_a_server_that_stands_still_is_left_until_it_moves(
     assert tokens(engine.generate(requests, LONG)) == tokens(whole)
 
 
-@pytest.fixture
-def router(real_servers: list[Server], tmp_path: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        port, metrics = one.getsockname()[1], other.getsockname()[1]
-    command = [str(PYTHON), "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--prometheus-port", str(metrics), "--worker-urls", *(server.url for server in real_servers)]
-    with (tmp_path / "router.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait(10)
-
-
 def test_behind_a_router_every_server_gets_the_weights(
     router: str,
     real_servers: list[Server],
@@ -119,18 +101,7 @@ def test_behind_a_router_every_server_gets_the_weights(
     requests: list[RolloutRequest],
     control: Control,
 ) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while not is_ready(control, router, len(real_servers)):
-        assert time.monotonic() < deadline, "the router does not find its servers"
-        time.sleep(0.5)
     engine = make_real_engine(Member(url=router, is_router=True))
     assert {control.model_info(server.url).weight_version for server in real_servers} == {"1"}
     direct = make_real_engine(Member(url=real_servers[0].url))
     assert tokens(engine.generate(requests, LONG)) == tokens(direct.generate(requests, LONG))
-
-
-def is_ready(control: Control, router: str, num_servers: int) -> bool:
-    try:
-        return len(control.workers(router)) == num_servers
-    except EngineError:
-        return False

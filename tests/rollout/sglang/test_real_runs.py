@@ -92,3 +92,27 @@ def test_two_leaders_share_the_servers(
         assert [call["version"] for call in calls] == [0, 1, 2]
         assert all(call["asked"] == call["answered"] == 8 for call in calls)
     assert all(server.is_alive for server in real_servers)
+
+
+def test_a_run_through_a_router(program: Program, tmp_path: Path, router: str, control: Control) -> None:
+    run = tmp_path / "run"
+    words = [*DEMO, "rollout=sglang", f"rollout.router={router}", "steps=3", f"run.dir={run}"]
+    program.run("train", *words).check()
+    lines = read_metrics(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert max(line["mismatch/max_abs"] for line in lines) < 1e-4
+    assert {control.model_info(url).weight_version for url in control.workers(router)} == {"3"}
+    assert all(call["asked"] == call["answered"] == 16 for call in read_ledger(run, 0))
+
+
+def test_responses_several_versions_old_are_learnt_from(program: Program, tmp_path: Path, given: str) -> None:
+    """With a staleness of 2 weights come while responses are drawn; none is older than that."""
+    run = tmp_path / "run"
+    words = [*DEMO, "rollout=sglang", given, "rollout.staleness=2", "method=[grpo,tis]", f"run.dir={run}"]
+    program.run("train", *words).check()
+    lines = read_metrics(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    stale = [line["staleness/max"] for line in lines]
+    assert stale[0] == 0
+    assert 0 < max(stale) <= 2
+    assert {call["version"] for call in read_ledger(run, 0)} <= set(range(6))
