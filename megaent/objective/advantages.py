@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from megaent.objective.checks import require
-from megaent.objective.seen import Seen
+from megaent.objective.seen import Seen, totals
 from megaent.types import Experience
 
 
@@ -134,9 +134,10 @@ class BatchWhitened:
         value_S = value_S.double()
         zeros_S = torch.zeros(batch.num_responses, dtype=torch.float64)
         count_S = zeros_S.index_add(0, batch.owner, batch.mask.double())
-        count, total = seen.population.sum(torch.stack([count_S.sum(), (count_S * value_S).sum()]))
+        one_key_S = torch.zeros_like(batch.group)
+        count, total = totals(seen.population, (count_S, count_S * value_S), one_key_S, 1)
         centred_S = value_S - total / count.clamp(min=1)
-        squares = seen.population.sum((count_S * centred_S.square()).sum())
+        squares = totals(seen.population, (count_S * centred_S.square(),), one_key_S, 1)[0]
         variance = squares / (count - 1).clamp(min=1)
         return (centred_S * (variance + self.eps).rsqrt()).to(reward_S.dtype)
 

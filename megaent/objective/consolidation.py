@@ -48,9 +48,8 @@ class LowEntropyCovariance:
         low_N = smallest(tokens, tokens.entropy, _share(tokens.total(ones_N), self.low_frac))
         among_N = low_N if self.mean_over == "low" else tokens.counted()
         log_prob_N, advantage_N = tokens.log_prob.double(), tokens.advantage.double()
-        covariance_N = (log_prob_N - tokens.mean(log_prob_N, among_N)) * (
-            advantage_N - tokens.mean(advantage_N, among_N)
-        )
+        mean_log_prob_N, mean_advantage_N = tokens.means((log_prob_N, advantage_N), among_N)
+        covariance_N = (log_prob_N - mean_log_prob_N) * (advantage_N - mean_advantage_N)
         covariance_N = torch.where(low_N, covariance_N, 0.0)
         count_M = _share(tokens.total(ones_N, low_N), self.cov_ratio)
         return Selection(

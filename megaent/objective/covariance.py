@@ -24,8 +24,8 @@ from megaent.randomness import draw_seed, uniform
 
 def covariance(tokens: Tokens) -> Tensor:
     """[N] ``(A - mean A) * (log_prob - mean log_prob)``, means over the token's minibatch."""
-    advantage_N = tokens.advantage - tokens.mean(tokens.advantage)
-    return advantage_N * (tokens.log_prob - tokens.mean(tokens.log_prob))
+    mean_advantage_N, mean_log_prob_N = tokens.means((tokens.advantage, tokens.log_prob))
+    return (tokens.advantage - mean_advantage_N) * (tokens.log_prob - mean_log_prob_N)
 
 
 def count_of(tokens: Tokens, fraction: float) -> Tensor:

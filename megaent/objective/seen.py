@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from megaent.objective.exact_sums import long_sums, rounded
 from megaent.types import Experience, Metrics
 
 
@@ -37,27 +38,38 @@ class Alone:
         return value
 
 
+def totals(population: Population, values: Sequence[Tensor], key_N: Tensor, num_keys: int) -> Tensor:
+    """[K, M] fp64 sums of K values [N] by key over all replicas, in one reduction and rounded once.
+
+    The same bits whatever the order of the N and whoever holds them.
+    """
+    sums_KML = torch.stack([long_sums(value_N, key_N, num_keys) for value_N in values])
+    return rounded(population.sum(sums_KML).flatten(0, 1)).view(len(values), num_keys)
+
+
 class Notes:
-    """Means that pieces report on the way; summed over the replicas once, at the end."""
+    """Means that pieces report on the way; summed over the replicas once, at the end, whoever holds what."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, tuple[float, float]] = {}
+        self._sums: dict[str, Tensor] = {}  # name -> [2, L] of the values, and of how many
 
     def mean(self, name: str, value: Tensor, where: Tensor | None = None) -> None:
         """The mean of ``value`` over the whole population, of the entries ``where`` is True if given."""
-        if name in self._parts:
+        if name in self._sums:
             raise ValueError(f"two pieces report {name}; give one of them another name")
-        chosen = value.double() if where is None else value.double()[where]
-        self._parts[name] = (float(chosen.sum()), float(chosen.numel()))
+        chosen = (value if where is None else value[where]).double().flatten()
+        count = chosen.new_tensor([chosen.numel()])
+        key = torch.cat([torch.zeros_like(chosen), torch.ones_like(count)]).long()
+        self._sums[name] = long_sums(torch.cat([chosen, count]), key, 2)
 
     def reduce(self, population: Population) -> Metrics:
         """One reduction; a mean over nothing is 0."""
-        if not self._parts:
+        if not self._sums:
             return {}
-        total = population.sum(torch.tensor(list(self._parts.values()), dtype=torch.float64))
+        total = rounded(population.sum(torch.cat(list(self._sums.values())))).view(-1, 2)
         return {
             name: float(summed / max(float(count), 1.0))
-            for name, (summed, count) in zip(self._parts, total, strict=True)
+            for name, (summed, count) in zip(self._sums, total, strict=True)
         }
 
 
@@ -101,16 +113,25 @@ class Tokens:
 
     def total(self, value_N: Tensor, where_N: Tensor | None = None) -> Tensor:
         """[M] fp64 sums of ``value_N`` over each minibatch's counted tokens, over all replicas."""
+        return self._totals((value_N,), where_N)[0]
+
+    def _totals(self, values: Sequence[Tensor], where_N: Tensor | None) -> Tensor:
+        """[K, M]"""
         where_N = self.counted() if where_N is None else where_N & self.counted()
-        sums_M = torch.zeros(self.num_minibatches, dtype=torch.float64, device=value_N.device)
-        sums_M.index_add_(0, self.minibatch[where_N], value_N[where_N].double())
-        return self.population.sum(sums_M)
+        chosen = [value_N[where_N] for value_N in values]
+        return totals(self.population, chosen, self.minibatch[where_N], self.num_minibatches)
 
     def mean(self, value_N: Tensor, where_N: Tensor | None = None) -> Tensor:
         """[N] the mean of ``value_N`` over the token's minibatch; 0 where it has no counted token."""
-        total_M = self.total(value_N, where_N)
-        count_M = self.total(torch.ones_like(value_N), where_N)
-        return self.spread(total_M / count_M.clamp(min=1)).to(value_N.dtype)
+        return self.means((value_N,), where_N)[0]
+
+    def means(self, values: Sequence[Tensor], where_N: Tensor | None = None) -> list[Tensor]:
+        """The ``mean`` of each of several values, in one reduction."""
+        *total_KM, count_M = self._totals((*values, torch.ones_like(values[0])), where_N)
+        return [
+            self.spread(total_M / count_M.clamp(min=1)).to(value_N.dtype)
+            for total_M, value_N in zip(total_KM, values, strict=True)
+        ]
 
     def spread(self, value_M: Tensor) -> Tensor:
         """[N] each token's entry of a number per minibatch."""

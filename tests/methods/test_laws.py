@@ -55,15 +55,13 @@ def test_what_a_token_learns_does_not_depend_on_who_holds_it(chosen: Chosen, num
         by_order = {}
         for terms, metrics in found:
             for name, value in metrics.items():
-                assert value == pytest.approx(told[name], abs=1e-6, rel=1e-6), name
+                assert value == told[name], name
             rows = zip(*[terms.order.tolist(), *[v.tolist() for v in per_token(terms).values()]], strict=True)
             by_order |= {row[0]: row[1:] for row in rows}
         assert by_order.keys() == set(expected.order.tolist())
         values = torch.tensor([by_order[order] for order in expected.order.tolist()], dtype=torch.float64)
         for column, (name, value) in enumerate(per_token(expected).items()):
-            torch.testing.assert_close(
-                values[:, column], value.double(), rtol=1e-6, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}"
-            )
+            assert torch.equal(values[:, column], value.double()), name
 
 
 @every
@@ -98,7 +96,7 @@ def test_the_order_of_prompts_in_the_batch_does_not_matter(chosen: Chosen) -> No
         first, _ = applied(method, schedule, scored_batch(groups, schedule))
         again, _ = applied(method, schedule, scored_batch(groups[::-1], schedule))
         for name, value in per_token(first).items():
-            torch.testing.assert_close(per_token(again)[name], value, msg=name)
+            assert torch.equal(per_token(again)[name], value), name
 
 
 # ---------------------------------------------------------------- extremes

@@ -15,6 +15,7 @@ from megaent.experience.pack import pack
 from megaent.objective.seen import Alone, Seen
 from megaent.types import Experience, Grade, Group, PolicyView, Prompt, Response
 
+_Share = TypeVar("_Share")
 _T = TypeVar("_T")
 
 
@@ -102,17 +103,17 @@ class ThreadReplica:
         return everyone
 
 
-def on_replicas(call: Callable[[Experience, ThreadReplica], _T], batches: Sequence[Experience]) -> list[_T]:
-    """``call`` on each batch at once; what they sum, they sum over all of them."""
-    board: list[Tensor | None] = [None] * len(batches)
-    barrier = threading.Barrier(len(batches))
+def on_replicas(call: Callable[[_Share, ThreadReplica], _T], shares: Sequence[_Share]) -> list[_T]:
+    """``call`` on each share, often a batch, at once; what they sum, they sum over all of them."""
+    board: list[Tensor | None] = [None] * len(shares)
+    barrier = threading.Barrier(len(shares))
 
     def run(place: int) -> _T:
         try:
-            return call(batches[place], ThreadReplica(place, board, barrier))
+            return call(shares[place], ThreadReplica(place, board, barrier))
         except BaseException:
             barrier.abort()
             raise
 
-    with ThreadPoolExecutor(len(batches)) as pool:
-        return list(pool.map(run, range(len(batches))))
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return list(pool.map(run, range(len(shares))))
