@@ -125,25 +125,27 @@ class Case:
         inputs, problem, compute = self._inputs(contender), self.problem, contender.compute
         assert compute is not None
         if trains:
-            return lambda: run_once(contender, inputs, problem.target, problem.cotangents)
-        return lambda: torch.no_grad()(compute)(*inputs, problem.target)
+            return lambda: run_once(contender, inputs, problem.given, problem.cotangents)
+        return lambda: torch.no_grad()(compute)(*inputs, *problem.given)
 
     # ------------------------------------------------------------ what it must cost
 
     def _roofline(self) -> tuple[str, Callable[[], object], float]:
-        """A copy of the logits, bytes read and written; or the matrix product that makes them, FLOP."""
-        if self.problem.path == "logits":
-            (logits_NV,) = self.problem.inputs
-            sink_NV = torch.empty_like(logits_NV)
-            return "copy, B", lambda: sink_NV.copy_(logits_NV), 2 * self.problem.bytes
-        hidden_ND, weight_VD = self.problem.inputs
-        return "matrix product, FLOP", lambda: F.linear(hidden_ND, weight_VD), self.problem.flops
+        """A copy of all logits, bytes read and written; or the matrix product that makes them, FLOP."""
+        if self.problem.path.from_hidden:
+            hidden_ND, weight_VD = self.problem.inputs
+            return "matrix product, FLOP", lambda: F.linear(hidden_ND, weight_VD), self.problem.flops
+        logits, sink_NV = self.problem.logits, torch.empty_like(self.problem.logits[0])
+        return "copy, B", lambda: [sink_NV.copy_(logits_NV) for logits_NV in logits], 2 * self._bytes()
 
     def _work(self, contender: Contender, trains: bool) -> float:
-        """The logits once and, to train, once more with their gradient; or the matrix products, FLOP."""
-        if self.problem.path == "logits":
-            return self.problem.bytes * (3 if trains else 1)
-        return self.problem.flops * (contender.num_products if trains else 1)
+        """All logits once and, to train, once more with the gradient; or the matrix products, FLOP."""
+        if self.problem.path.from_hidden:
+            return self.problem.flops * (contender.num_products if trains else 1)
+        return 2 * self._bytes() + self.problem.inputs[0].nbytes if trains else self._bytes()
+
+    def _bytes(self) -> float:
+        return float(sum(logits_NV.nbytes for logits_NV in self.problem.logits))
 
 
 def _times(seconds: Seconds) -> Row:

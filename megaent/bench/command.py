@@ -13,6 +13,7 @@ import torch
 from megaent.bench import record, table
 from megaent.bench.case import PASSES, Case
 from megaent.bench.ours import contenders
+from megaent.bench.paths import PATHS
 from megaent.bench.problems import DTYPES, make_problem
 from megaent.bench.shapes import find_shape
 from megaent.errors import ConfigError, MissingDependency
@@ -20,16 +21,26 @@ from megaent.errors import ConfigError, MissingDependency
 RESULTS = record.ROOT / "benchmarks" / "results"
 DOCUMENT = record.ROOT / "docs" / "kernels.md"
 
-# What a device is asked without further words: shapes, rows and types of the two paths.
+# What a device is asked without further words: shapes, rows and each path's types.
 _DEFAULTS = {
-    "cpu": {"shapes": "qwen2.5-1.5b", "rows": 1024, "logits": "fp32,bf16", "linear": "fp32"},
+    "cpu": {
+        "shapes": "qwen2.5-1.5b",
+        "rows": 1024,
+        "logits": "fp32,bf16",
+        "linear": "fp32",
+        "kl": "fp32,bf16",
+        "extras": "fp32,bf16",
+    },
     "cuda": {
         "shapes": "qwen2.5-1.5b,qwen2.5-7b,qwen2.5-7b/8,qwen2.5-32b",
         "rows": 16384,
         "logits": "bf16,fp32",
         "linear": "bf16",
+        "kl": "bf16,fp32",
+        "extras": "bf16,fp32",
     },
 }
+_PATHS = "logits,linear"  # what every training step passes through
 _QUICK = {"shapes": "tiny", "rows": 64, "rounds": 2}
 
 
@@ -56,8 +67,8 @@ def _cases(options: argparse.Namespace):
         for name in options.shapes.split(","):
             shape = find_shape(name)
             for dtype in (options.dtypes or _DEFAULTS[options.device][path]).split(","):
-                problem = make_problem(path, shape, options.rows, dtype, options.run_on)
-                entrants = contenders(path, options.run_on, DTYPES[dtype], options.workspace_bytes)
+                problem = make_problem(PATHS[path], shape, options.rows, dtype, options.run_on)
+                entrants = contenders(PATHS[path], options.run_on, DTYPES[dtype], options.workspace_bytes)
                 case = Case(problem, entrants, options.run_on)
                 case.check()
                 what = {"path": path, "shape": name, "dtype": dtype, "rows": options.rows}
@@ -71,7 +82,7 @@ def _write(report: dict[str, Any], options: argparse.Namespace) -> None:
     if options.out is None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    part = "" if "," in options.paths else f"_{options.paths}"
+    part = "" if options.paths == _PATHS else "_" + options.paths.replace(",", "_")
     path = options.out / f"ops_{options.device}{part}.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
 
@@ -105,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "ops", help="the pass over the vocabulary, beside torch and other people's kernels"
     )
     ops.add_argument("--device", choices=("cpu", "cuda"), required=True)
-    ops.add_argument("--paths", default="logits,linear", help="logits, linear or both")
+    ops.add_argument("--paths", default=_PATHS, help=f"some of {', '.join(PATHS)} ({_PATHS})")
     ops.add_argument("--shapes", help="models by name, e.g. qwen2.5-7b; /8 for one of eight ranks")
     ops.add_argument("--rows", type=int, help="tokens, N")
     ops.add_argument("--dtypes", help="fp32, bf16, fp16")
@@ -113,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     ops.add_argument("--threads", type=int, help="torch's threads on the CPU; otherwise torch's choice")
     ops.add_argument("--workspace-bytes", type=int, help="bound of the linear path's chunks")
     ops.add_argument(
-        "--out", type=Path, help="folder of the raw numbers, ops_DEVICE.json or ops_DEVICE_PATH.json"
+        "--out",
+        type=Path,
+        help="folder of the raw numbers, ops_DEVICE.json, or ops_DEVICE_PATHS.json where --paths is given",
     )
     ops.add_argument("--quick", action="store_true", help="a tiny size, two rounds: to see that it works")
     ops.add_argument("--rehearse", action="store_true", help="--device cuda's program on the CPU, tiny")
@@ -147,7 +160,7 @@ def _refuse(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be 1 or more, got {value}")
-    for name, known in (("paths", ("logits", "linear")), ("dtypes", tuple(DTYPES))):
+    for name, known in (("paths", tuple(PATHS)), ("dtypes", tuple(DTYPES))):
         for word in (getattr(options, name) or known[0]).split(","):
             if word not in known:
                 raise ConfigError(f"--{name} takes {', '.join(known)}, got {word!r}")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 Compute = Callable[..., Sequence[Tensor]]
-"""(logits, target) or (hidden, weight, target) -> log_prob [N] and, mostly, entropy [N], through autograd."""
+"""A problem's inputs and what is given -> the outputs of its path or the first of them, through autograd."""
 
 
 class Contender(NamedTuple):

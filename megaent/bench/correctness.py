@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from megaent.bench.contender import Contender
-from megaent.bench.ours import eager, eager_linear
 from megaent.bench.problems import Problem
+from megaent.bench.usual import USUAL
 from megaent.errors import NumericsError
 from megaent.ops import logprob_entropy
 
@@ -27,17 +27,17 @@ Errors = dict[str, float]
 
 
 def run_once(
-    contender: Contender, inputs: Sequence[Tensor], target_N: Tensor, cotangents: Tensor
+    contender: Contender, inputs: Sequence[Tensor], given: Sequence[Tensor], cotangents: Tensor
 ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     """Results of one forward and the gradients of one backward pass."""
     assert contender.compute is not None
     leaves = [x.detach().requires_grad_() for x in inputs]
-    outputs = contender.compute(*leaves, target_N)
+    outputs = contender.compute(*leaves, *given)
     if contender.is_sum:
         weights = [torch.ones_like(outputs[0])]
     else:
         weights = [c.to(x.dtype) for c, x in zip(cotangents, outputs, strict=False)]
-    return outputs, torch.autograd.grad(outputs, leaves, weights)
+    return outputs, torch.autograd.grad(outputs[: len(weights)], leaves, weights)
 
 
 class Truth:
@@ -49,23 +49,22 @@ class Truth:
         self.rows_K = places.to(problem.target.device)
         self.cotangents = torch.zeros_like(problem.cotangents)
         self.cotangents[:, self.rows_K] = problem.cotangents[:, self.rows_K]
-        first, *rest = problem.inputs
-        self.few = Problem(
-            problem.path,
-            (first[self.rows_K], *rest),
-            problem.target[self.rows_K],
-            problem.cotangents[:, self.rows_K],
-        )
+        self.few = problem.rows(self.rows_K)
         self._logits_KV = self._exact_logits()
-        result = logprob_entropy(self._logits_KV, self.few.target, backend="reference")
-        self.values = {"log_prob": result.log_prob, "entropy": result.entropy}
+        self.values = dict(zip(problem.path.outputs, self._exact(self._logits_KV), strict=True))
         self._grad_logits: dict[bool, Tensor] = {}
 
     def _exact_logits(self) -> Tensor:
         first_K = self.few.inputs[0].double()
-        if self.few.path == "logits":
+        if not self.few.path.from_hidden:
             return first_K
         return torch.cat([first_K @ weight.T for _, weight in self._weight()], dim=1)
+
+    def _exact(self, logits_KV: Tensor) -> tuple[Tensor, ...]:
+        path, target_K = self.few.path, self.few.target
+        reference_KV = self.few.given[1].double() if path.has_reference else None
+        asked = {"extras": path.extras, "reference_logits": reference_KV}
+        return path.of(logprob_entropy(logits_KV, target_K, backend="reference", **asked))
 
     def _weight(self) -> Iterator[tuple[slice, Tensor]]:
         weight_VD = self.few.inputs[1]
@@ -77,14 +76,13 @@ class Truth:
         """[K, V]; without entropy, that of log_prob alone."""
         if with_entropy not in self._grad_logits:
             leaf_KV = self._logits_KV.clone().requires_grad_()
-            result = logprob_entropy(leaf_KV, self.few.target, backend="reference")
-            outputs = (result.log_prob, result.entropy) if with_entropy else (result.log_prob,)
-            weights = list(self.few.cotangents[: len(outputs)].double())
+            weights = list(self.few.cotangents[: None if with_entropy else 1].double())
+            outputs = self._exact(leaf_KV)[: len(weights)]
             self._grad_logits[with_entropy] = torch.autograd.grad(outputs, leaf_KV, weights)[0]
         return self._grad_logits[with_entropy]
 
     def errors(self, outputs: Sequence[Tensor], grads: Sequence[Tensor], *, with_entropy: bool) -> Errors:
-        """Of the checked rows: values relative to the largest exact one or to 1 nat, gradients in norm."""
+        """Of the checked rows: values relative to the largest exact one or to 1, gradients in norm."""
         found = {}
         for (name, exact_K), mine_K in zip(self.values.items(), outputs, strict=False):
             off_K = (mine_K.detach().double() - exact_K).abs()
@@ -94,7 +92,7 @@ class Truth:
     def _gradient_errors(self, grads: Sequence[Tensor], dz_KV: Tensor) -> Errors:
         """||mine - exact|| / ||exact||"""
         mine_K = grads[0].double()
-        if self.few.path == "logits":
+        if not self.few.path.from_hidden:
             return {"gradient": float((mine_K - dz_KV).norm() / dz_KV.norm())}
         hidden_KD = self.few.inputs[0].double()
         exact_KD, off, whole = torch.zeros_like(hidden_KD), 0.0, 0.0
@@ -113,7 +111,7 @@ def errors_of(contender: Contender, problem: Problem, inputs: Sequence[Tensor], 
     """All rows are computed; those of ``truth`` are compared."""
     if contender.is_sum:
         return _errors_of_sum(contender, truth)
-    outputs, grads = run_once(contender, inputs, problem.target, truth.cotangents)
+    outputs, grads = run_once(contender, inputs, problem.given, truth.cotangents)
     rows_K = truth.rows_K
     chosen, first_K = [x[rows_K] for x in outputs], grads[0][rows_K]
     return truth.errors(chosen, [first_K, *grads[1:]], with_entropy=contender.has_entropy)
@@ -123,7 +121,7 @@ def _errors_of_sum(contender: Contender, truth: Truth) -> Errors:
     """Of the checked rows alone. Nothing tells rows apart, so the gradient is not compared."""
     assert contender.compute is not None
     with torch.no_grad():
-        mine = float(contender.compute(*truth.few.inputs, truth.few.target)[0])
+        mine = float(contender.compute(*truth.few.inputs, *truth.few.given)[0])
     exact = float(truth.values["log_prob"].sum())
     return {"log_prob": abs(mine - exact) / max(1.0, abs(exact))}
 
@@ -131,8 +129,8 @@ def _errors_of_sum(contender: Contender, truth: Truth) -> Errors:
 def errors_of_torch(truth: Truth) -> Errors:
     """Of torch as it is usually written, in the type of the inputs: the measure of ours."""
     few = truth.few
-    usual = Contender("torch eager", eager if few.path == "logits" else eager_linear)
-    outputs, grads = run_once(usual, few.inputs, few.target, few.cotangents)
+    usual = Contender("torch eager", USUAL[few.path.name])
+    outputs, grads = run_once(usual, few.inputs, few.given, few.cotangents)
     return truth.errors(outputs, grads, with_entropy=True)
 
 

@@ -29,7 +29,10 @@ def test_shapes_have_names_and_ranks() -> None:
         (["ops"], "required: --device"),
         (["ops", "--device", "tpu"], "invalid choice: 'tpu'"),
         (["ops", "--device", "cpu", "--rows", "0"], "--rows must be 1 or more, got 0"),
-        (["ops", "--device", "cpu", "--paths", "logit"], "--paths takes logits, linear, got 'logit'"),
+        (
+            ["ops", "--device", "cpu", "--paths", "logit"],
+            "--paths takes logits, linear, kl, extras, got 'logit'",
+        ),
         (["ops", "--device", "cpu", "--dtypes", "fp8"], "--dtypes takes fp32, bf16, fp16, got 'fp8'"),
         (["ops", "--device", "cpu", "--shapes", "gpt"], "--shapes takes qwen2.5-1.5b"),
     ],
@@ -59,13 +62,23 @@ def test_absent_peers_name_the_command_that_adds_them() -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_from_end_to_end(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("device", "how", "name", "paths"),
+    [
+        ("cpu", "--quick", "ops_cpu.json", {"logits", "linear"}),
+        ("cpu", "--quick --paths kl,extras --dtypes fp32", "ops_cpu_kl_extras.json", {"kl", "extras"}),
+        ("cuda", "--rehearse --dtypes fp32", "ops_cuda.json", {"logits", "linear"}),
+    ],
+)
+def test_from_end_to_end(
+    device: str, how: str, name: str, paths: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """``--rehearse`` is the card's program on the CPU."""
-    how = ["--quick"] if device == "cpu" else ["--rehearse", "--dtypes", "fp32"]
-    assert main(["bench", "ops", "--device", device, *how, "--threads", "1", "--out", str(tmp_path)]) == 0
+    words = ["--device", device, *how.split(), "--threads", "1", "--out", str(tmp_path)]
+    assert main(["bench", "ops", *words]) == 0
     shown = capsys.readouterr().out
-    report = json.loads((tmp_path / f"ops_{device}.json").read_text())
+    report = json.loads((tmp_path / name).read_text())
+    assert {case["path"] for case in report["cases"]} == paths
     assert report["commit"]
     assert report["machine"]["threads"] == 1
     for case in report["cases"]:
@@ -73,5 +86,5 @@ def test_from_end_to_end(device: str, tmp_path: Path, capsys: pytest.CaptureFixt
         assert {"torch eager", "torch.compile"} < set(rows)
         assert any(row["is_ours"] and "median_wall_s" in row for row in rows.values())
         assert f"{case['path']} path, {case['pass']}, {case['dtype']}" in shown
-    assert main(["bench", "table", str(tmp_path / f"ops_{device}.json")]) == 0
+    assert main(["bench", "table", str(tmp_path / name)]) == 0
     assert "torch eager" in capsys.readouterr().out
