@@ -17,9 +17,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Problem:
     path: OpPath
     inputs: tuple[Tensor, ...]  # take a gradient: logits [N, V]; or hidden [N, D], weight [V, D]
-    given: tuple[
-        Tensor, ...
-    ]  # take none: target [N] and, where the path has one, the reference's logits [N, V]
+    given: tuple[Tensor, ...]  # take none: target [N]; the reference's logits [N, V] on such a path
     cotangents: Tensor  # [num_trained, N] fp32
 
     @property
