@@ -1,5 +1,8 @@
 """Do the servers and the actor say the same of the same tokens? Asked of fixed ones, after a publication.
 
+The question is put when the weights are there and the answer read before anything drawn from them is learnt
+from: servers that are busy with responses answer meanwhile.
+
 Checksums find weights that arrived wrong. This finds weights that arrived right and are used in another way:
 another type, another rotation of positions, another model behind the address.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +20,7 @@ import torch
 from megaent.actor.actor import Actor
 from megaent.errors import NumericsError
 from megaent.experience.pack import pack
+from megaent.sync.background import in_background
 from megaent.types import Grade, Group, Metrics, Prompt, Response
 
 
@@ -25,7 +30,7 @@ class Scorer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Agreement:
     """``scorer`` is None on ranks that ask nobody; they take part in the actor's pass all the same."""
 
@@ -34,16 +39,27 @@ class Agreement:
     tokens: tuple[int, ...]  # two or more
     limit: float  # nats
     every: int  # versions
+    _ours: list[float] | None = None  # while there is a question
+    _theirs: Future[Mapping[str, Sequence[float]]] | None = None
 
-    def check(self, version: int) -> Metrics:
-        """The largest difference anywhere. A collective, and nothing at versions that are not checked.
+    def ask(self, version: int) -> None:
+        """A collective, and nothing at versions that are not checked."""
+        if version % self.every:
+            return
+        self._ours = self._by_actor()
+        if self.scorer is not None:
+            self._theirs = in_background(self.scorer.log_probs, self.tokens)
+
+    def require(self) -> Metrics:
+        """The largest difference anywhere, where there was a question. A collective.
 
         Raises NumericsError on a rank whose server differs by more than the limit, with the server's name.
         """
-        if version % self.every:
+        if self._ours is None:
             return {}
-        ours = self._by_actor()
-        theirs = self.scorer.log_probs(self.tokens) if self.scorer is not None else {}
+        ours, asked = self._ours, self._theirs
+        self._ours = self._theirs = None
+        theirs = asked.result() if asked is not None else {}
         worst = max(
             (
                 require_same_log_probs(found, ours, limit=self.limit, server=server)

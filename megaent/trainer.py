@@ -75,12 +75,13 @@ class Trainer:
         """One turn of the loop; a collective. Steps count from 1."""
         method = self.phase_at(step).method
         groups = self.collect(step)
+        agreed = self.check_publication()
         if self.engine is not None and self.ahead is None:
             self.engine.rest()
         batch = self.pack(step, groups)
         batch = self.score(step, batch)
         terms, metrics = self.estimate(step, batch)
-        metrics |= self.update(step, batch, terms)
+        metrics |= agreed | self.update(step, batch, terms)
         self.finish_generating()
         metrics |= self.publish(step)
         described, histogram = describe(
@@ -199,6 +200,13 @@ class Trainer:
             num_minibatches=self.num_minibatches,
         )
 
+    def check_publication(self) -> Metrics:
+        """Of the weights that came before the step, and before anything drawn from them is learnt from."""
+        if self.agreement is None:
+            return {}
+        with self.clock.measure("publish"):
+            return self.agreement.require()
+
     def finish_generating(self) -> None:
         """An engine that cannot take new weights in the middle of a response first ends those it has."""
         is_served = self.engine is not None and self.engine.takes_weights_while_generating
@@ -209,7 +217,9 @@ class Trainer:
     @timed
     def publish(self, version: int) -> Metrics:
         metrics = publish(self.actor.named_weights(), self.engine, version)
-        return metrics if self.agreement is None else metrics | self.agreement.check(version)
+        if self.agreement is not None:
+            self.agreement.ask(version)
+        return metrics
 
     # ------------------------------------------------------------ evaluation
 

@@ -45,20 +45,26 @@ def make_agreement() -> Callable[..., Agreement]:
 
 
 def test_the_difference_of_the_worst_server_is_reported(make_agreement: Callable[..., Agreement]) -> None:
-    found = make_agreement(off=5e-5).check(1)
-    assert found == {"sync/log_prob_difference": pytest.approx(5e-5, abs=1e-6)}
+    agreement = make_agreement(off=5e-5)
+    agreement.ask(1)
+    assert agreement.require() == {"sync/log_prob_difference": pytest.approx(5e-5, abs=1e-6)}
 
 
 def test_a_server_that_computes_something_else_ends_the_run(make_agreement: Callable[..., Agreement]) -> None:
+    agreement = make_agreement(off=1e-3)
+    agreement.ask(1)
     with pytest.raises(NumericsError, match=r"^two and the trainer disagree .* token 1 .* 1\.00e-03 nats"):
-        make_agreement(off=1e-3).check(1)
+        agreement.require()
 
 
 def test_only_some_versions_are_checked(make_agreement: Callable[..., Agreement]) -> None:
     agreement = make_agreement(off=1e-3, every=3)
-    assert agreement.check(2) == {}
+    agreement.ask(2)
+    assert agreement.require() == {}
+    agreement.ask(3)
     with pytest.raises(NumericsError):
-        agreement.check(3)
+        agreement.require()
+    assert agreement.require() == {}, "a question is answered once"
 
 
 def test_the_largest_difference_is_reported() -> None:

@@ -37,7 +37,6 @@ class WeightServer:
         self.num_bytes = 0  # that arrived in buckets
         self.refusing: set[str] = set()  # paths answered with 400
         self.stalling: set[str] = set()  # paths that are not answered
-        self.entries: list[Any] = []  # the log-probs of a prompt
         self.without: set[str] = set()  # parts of its memory that it gave back
         self.damaged = ""  # a tensor that is stored with one wrong bit
         self._groups: dict[str, Any] = {}
@@ -116,11 +115,6 @@ class WeightServer:
         for tag in body["tags"]:
             self.without.remove(tag)  # raises for what it has, as SGLang does
         return 200, None
-
-    def _generate(self, body: dict[str, Any]) -> tuple[int, Any]:
-        if self.without:
-            return 500, {"error": f"no memory for {sorted(self.without)}"}
-        return 200, {"meta_info": {"input_token_logprobs": self.entries}}
 
     # ------------------------------------------------------------ weights
 

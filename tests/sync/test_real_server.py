@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from megaent.agreement import require_same_log_probs
 from megaent.errors import EngineError
 from megaent.rollout.sglang.control import Control
-from megaent.rollout.sglang.prompt_log_probs import prompt_log_probs
+from megaent.rollout.sglang.prompt_log_probs import read_log_probs, request_of
 from megaent.rollout.sglang.server import Server, ServerOptions
 from megaent.sync.buckets import Bucketer
 from megaent.sync.disk import DiskTransport
@@ -92,7 +92,8 @@ def model(folder: Path) -> Model:
 def assert_uses(control: Control, server: Server, model: Model, version: str) -> None:
     """The server generates, with the model's weights, and says so."""
     expected_TV = model.log_probs()
-    found = prompt_log_probs(control, server.url, TOKENS, extra_key=KEY)
+    answer = control.post(server.url, "/generate", request_of(TOKENS, extra_key=KEY))
+    found = read_log_probs(answer, TOKENS, server=server.url)
     expected = expected_TV[:-1].gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0].tolist()
     require_same_log_probs(found, expected, limit=1e-4, server=server.url)
     token, log_prob = next_token(control, server, KEY)

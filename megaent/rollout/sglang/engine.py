@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -11,12 +12,14 @@ from megaent.errors import EngineError, MegaentError
 from megaent.rollout.sampling import require_prompts, require_sampling
 from megaent.rollout.sglang.client import Client
 from megaent.rollout.sglang.colocation import Colocation
-from megaent.rollout.sglang.connection import Connections
+from megaent.rollout.sglang.connection import Connections, UnavailableError
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
-from megaent.rollout.sglang.prompt_log_probs import prompt_log_probs
+from megaent.rollout.sglang.prompt_log_probs import read_log_probs, request_of
 from megaent.types import Group, Metrics, RolloutRequest, SamplingParams
+
+log = logging.getLogger(__name__)
 
 
 class Sent(Protocol):
@@ -122,12 +125,22 @@ class SGLangEngine:
         return sent.metrics()
 
     def log_probs(self, tokens: Sequence[int]) -> dict[str, list[float]]:
-        """By server with the newest weights: log-prob of each token but the first, nats, temperature 1."""
-        key = f"agreement {self.version}"  # apart from the prefixes of responses
-        return {
-            server: prompt_log_probs(self._control, server, tokens, extra_key=key)
-            for server in self._servers(self._fleet.in_use())
-        }
+        """By server with the newest weights: log-prob of each token but the first, nats, temperature 1.
+
+        One that does not answer is left out; whoever generates will find out what it is good for.
+        """
+        body = request_of(tokens, extra_key=f"agreement {self.version}")
+        servers = self._servers(self._fleet.in_use())
+        calls = self._control.begin_post("/generate", dict.fromkeys(servers, body))
+        found = {}
+        for server, outcome in calls.outcomes().items():
+            if isinstance(outcome, UnavailableError):
+                log.warning("not compared with the actor: %s", outcome)
+                continue
+            if isinstance(outcome, EngineError):
+                raise outcome
+            found[server] = read_log_probs(outcome, tokens, server=server)
+        return found
 
     def rest(self) -> None:
         """Servers that share the trainer's devices give up weights and caches until new weights come."""

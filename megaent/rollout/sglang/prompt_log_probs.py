@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from megaent.errors import EngineError
-from megaent.rollout.sglang.control import Control
 
 
-def prompt_log_probs(control: Control, server: str, tokens: Sequence[int], *, extra_key: str) -> list[float]:
-    """The server's log-prob of each token but the first, given those before it, nats, at temperature 1.
-
-    ``extra_key`` keeps the request away from prefixes that other weights computed.
-    """
-    body = {
+def request_of(tokens: Sequence[int], *, extra_key: str) -> dict[str, Any]:
+    """The body for /generate; ``extra_key`` keeps away from prefixes that other weights computed."""
+    return {
         "input_ids": list(tokens),
         "sampling_params": {"max_new_tokens": 0, "temperature": 1.0},
         "return_logprob": True,
         "logprob_start_len": 0,
         "extra_key": extra_key,
     }
-    answer = control.post(server, "/generate", body)
+
+
+def read_log_probs(answer: Any, tokens: Sequence[int], *, server: str) -> list[float]:
+    """The server's log-prob of each token but the first, given those before it, nats, at temperature 1.
+
+    Raises EngineError for an answer about anything else.
+    """
     try:
         entries = answer["meta_info"]["input_token_logprobs"]
         named = [entry[1] for entry in entries]
