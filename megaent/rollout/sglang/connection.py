@@ -1,7 +1,8 @@
 """HTTP to SGLang servers: JSON in and out, connections kept alive, a limit on the whole of every exchange.
 
 One event loop in a thread of its own serves both kinds of callers: coroutines that generate, and threads
-that wait for one answer.
+that wait for one answer. aiohttp, because hundreds of requests are under way at once: httpx looks at every
+connection for every request (decision 14).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from megaent.errors import ConfigError, EngineError
 
@@ -50,16 +52,9 @@ class Connections:
     def __init__(self, *, api_key: str = "", max_connections: int = 512) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sglang connections", daemon=True)
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            limits=httpx.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_IDLE_S,
-            ),
-            timeout=None,  # every request runs under a limit on the whole exchange
-            trust_env=False,  # a proxy for the outside world is no way to a server of ours
-        )
+        self._max_connections = max_connections
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._pool: aiohttp.ClientSession | None = None  # belongs to the loop, which makes it
         self._thread.start()
 
     async def request(
@@ -77,25 +72,41 @@ class Connections:
         """
         where = f"{method} {url}"
         try:
-            async with asyncio.timeout(timeout_s):
-                answer = await self._client.request(method, url, json=body, headers=headers)
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session().request(
+                    method, url, json=body, headers=headers, allow_redirects=False
+                ) as answer,
+            ):
+                status, kind, text = answer.status, answer.content_type, await answer.text(errors="replace")
         except TimeoutError:
             raise UnavailableError(f"{where}: no answer within {timeout_s:g} s", is_late=True) from None
-        except httpx.TransportError as error:
+        except aiohttp.ClientError as error:
             raise UnavailableError(f"{where}: {type(error).__name__} {error}".rstrip()) from error
-        if answer.status_code != 200:
-            reason = f"{where} was answered with {answer.status_code}: {reason_of(answer.text)}"
-            if 400 <= answer.status_code < 500 and answer.status_code not in _PASSING:
-                raise RefusedError(reason, status=answer.status_code)
-            raise UnavailableError(reason, status=answer.status_code)
-        if not answer.headers.get("content-type", "").startswith("application/json"):
-            return answer.text
+        if status != 200:
+            reason = f"{where} was answered with {status}: {reason_of(text)}"
+            if 400 <= status < 500 and status not in _PASSING:
+                raise RefusedError(reason, status=status)
+            raise UnavailableError(reason, status=status)
+        if kind != "application/json":
+            return text
         try:
-            return answer.json()
+            return json.loads(text)
         except ValueError as error:
             raise UnavailableError(
-                f"{where}: the answer is no JSON ({error}): {answer.text[:_SHOWN]!r}", status=200
+                f"{where}: the answer is no JSON ({error}): {text[:_SHOWN]!r}", status=200
             ) from error
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._pool is None:
+            self._pool = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=_IDLE_S),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),  # each request has its own
+                trust_env=False,  # a proxy for the outside world is no way to a server of ours
+            )
+        return self._pool
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run a coroutine on the loop's thread; the future's ``cancel`` reaches it."""
@@ -124,7 +135,8 @@ class Connections:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        if self._pool is not None:
+            await self._pool.close()
 
 
 def reason_of(text: str) -> str:
@@ -142,9 +154,11 @@ def reason_of(text: str) -> str:
 def server_url(text: str) -> str:
     """``http://host:port`` without a slash at its end. Raises ConfigError for what is no such address."""
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL as error:
+        url = urlsplit(text)
+        is_plain = url.port is None or url.port > 0  # reading it raises for what is no number of a port
+    except ValueError as error:
         raise ConfigError(f"{text!r} is no address of a server: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
+    is_plain = is_plain and not (url.username or url.password or url.query or url.fragment)
+    if url.scheme not in ("http", "https") or not url.hostname or not is_plain:
         raise ConfigError(f"{text!r} is no address of a server; write it like http://10.0.0.5:30000")
-    return str(url).rstrip("/")
+    return text.rstrip("/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -12,11 +13,10 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import httpx
 
 from megaent.errors import ConfigError, EngineError, MissingDependency
 
@@ -25,6 +25,7 @@ LAUNCHER = Path(__file__).with_name("launcher.py")
 _END_LIMIT_S = 30.0
 _POLL_S = 0.25
 KEPT_BY_SGLANG = 8  # tokens at the end of a context that it gives to no request
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _LINES_SHOWN = 15  # of a dead server's log
 
 # What a server would misread: the trainer's place among its ranks, and its interpreter's settings.
@@ -131,10 +132,10 @@ class Server:
     def _generates(self) -> bool:
         try:
             # SGLang gives the probe 20 s; a server that stands still must not hold this loop.
-            answer = httpx.get(f"{self.url}/health_generate", timeout=25.0, trust_env=False)
-        except httpx.TransportError:
+            with _NO_PROXY.open(f"{self.url}/health_generate", timeout=25.0) as answer:
+                return answer.status == 200
+        except (OSError, http.client.HTTPException):  # urllib's own errors are OSErrors
             return False
-        return answer.status_code == 200
 
     def another(self) -> Server:
         """A new server of the same kind in place of this one, not ready yet; it has an address of its own."""
