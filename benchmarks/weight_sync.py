@@ -1,6 +1,6 @@
 """Time of publishing a model to a real SGLang server, beside a bare gloo broadcast of the same bytes.
 
-    python benchmarks/weight_sync.py --out FILE [--rounds 7] [--bucket-mib 32]
+    python benchmarks/weight_sync.py --out FILE [--rounds 7] [--bucket-mib 64]
 
 The model is a Qwen2 of 25 M fp32 parameters (102 MB) with a small vocabulary; the server runs on this
 machine's CPU with one thread, as the trainer's side does. The bare broadcast goes to a process of the
@@ -190,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--bucket-mib", type=int, default=32)
+    parser.add_argument("--bucket-mib", type=int, default=64)
     options = parser.parse_args()
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)

@@ -31,6 +31,10 @@ _LINES_SHOWN = 15  # of a dead server's log
 # What a server would misread: the trainer's place among its ranks, and its interpreter's settings.
 _NOT_INHERITED = ("GROUP_", "LOCAL_", "MASTER_", "OMP_", "PYTHON", "RANK", "ROLE_", "TORCHELASTIC_", "WORLD_")
 
+# For glibc: the pages of a large tensor that was freed serve the next one. Otherwise each bucket of weights
+# would be given back, and its pages cleared again when the next one comes.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+
 # SGLang's options that have a name of ours, or that the client relies on.
 _OURS = {
     "model_path": "model.path",
@@ -239,4 +243,5 @@ def environment_of(options: ServerOptions, folder: str) -> dict[str, str]:
     }
     if options.device == "cpu":
         settings |= {"SGLANG_USE_CPU_ENGINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        settings |= _KEEP_MEMORY
     return inherited | settings
