@@ -153,7 +153,9 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
             "embedded": Engine(embedded.generate, requests, sampling),
         }
         found = measure(variants, options.rounds)
-        sglang = Control(Connections()).get(server.url, "/server_info")["version"]
+        connections = Connections()
+        sglang = Control(connections).get(server.url, "/server_info")["version"]
+        connections.close()
         engine.close()
     finally:
         server.close()
