@@ -48,6 +48,7 @@ def start_sglang(config: SGLangConfig, leader: Leader) -> SGLangEngine:
 
     Raises ConfigError, MissingDependency or EngineError; no server of ours is left behind then.
     """
+    _require_gpus(config, leader.device)
     connections = Connections(api_key=_api_key(config), max_connections=2 * config.concurrency)
     control = Control(connections, timeout_s=config.sync.timeout_s)
     members: list[Member] = []
@@ -79,6 +80,18 @@ def start_sglang(config: SGLangConfig, leader: Leader) -> SGLangEngine:
                 member.server.close()
         connections.close()
         raise
+
+
+def _require_gpus(config: SGLangConfig, device: str) -> None:
+    """Before a server is started for what it cannot do."""
+    for option, is_set in (
+        ("colocated=true", config.colocated),
+        ("sync.transport=ipc", config.sync.transport == "ipc"),
+    ):
+        if is_set and device != "cuda":
+            raise ConfigError(
+                f"rollout.{option} is about GPUs' memory and cannot be used with device={device}"
+            )
 
 
 def _api_key(config: SGLangConfig) -> str:
@@ -133,10 +146,6 @@ def _python(config: SGLangConfig) -> Path:
 def _arguments(config: SGLangConfig, leader: Leader, number: int) -> Mapping[str, Any]:
     """SGLang's own, of the server ``number`` of this leader."""
     if leader.device != "cuda":
-        if config.colocated:
-            raise ConfigError(
-                f"rollout.colocated=true concerns GPUs' memory and has no effect with device={leader.device}"
-            )
         return config.server_args
     memory = {"enable_memory_saver": True} if config.colocated else {}
     return on_own_gpus({**config.server_args, **memory}, leader.place * config.servers + number)

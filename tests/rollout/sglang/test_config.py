@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from megaent.composition import compose_config
 from megaent.config_sglang import SGLangConfig
 from megaent.errors import ConfigError
-from megaent.launch_sglang import on_own_gpus
+from megaent.launch_sglang import Leader, on_own_gpus, start_sglang
 
 DEMO = ("experiment=demo", "rollout=sglang")
 
@@ -85,6 +87,23 @@ def test_servers_that_give_up_their_weights_need_all_of_them_each_time(wrong: st
 def test_memory_is_handed_to_our_own_servers_alone() -> None:
     with pytest.raises(ConfigError, match="ipc is for servers that this run starts"):
         compose_config([*DEMO, "rollout.urls=[http://a:1]", "rollout.sync.transport=ipc"])
+
+
+@pytest.mark.parametrize("override", ["rollout.colocated=true", "rollout.sync.transport=ipc"])
+def test_what_is_about_gpus_is_refused_without_them(override: str, tmp_path: Path) -> None:
+    config = compose_config([*DEMO, override])[0].rollout
+    leader = Leader(
+        model=tmp_path,
+        run=tmp_path,
+        number=0,
+        vocab_size=8,
+        context_length=64,
+        dtype="float32",
+        device="cpu",
+    )
+    with pytest.raises(ConfigError, match=r"about GPUs' memory .* device=cpu"):
+        start_sglang(config, leader)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["log_prob_limit=0.1", "checksums=false"])
