@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     ops.add_argument("--dtypes", help="fp32, bf16, fp16")
     ops.add_argument("--rounds", type=int, help="how often each is run; the median counts (5)")
     ops.add_argument("--threads", type=int, help="torch's threads on the CPU; otherwise torch's choice")
-    ops.add_argument("--workspace-bytes", type=int, help="bound of the linear path's chunks")
+    ops.add_argument("--workspace-bytes", type=int, help="bound of a tile's logits on the linear path")
     ops.add_argument(
         "--out",
         type=Path,

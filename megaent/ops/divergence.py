@@ -84,9 +84,14 @@ class Pair(NamedTuple):
         correction_N = torch.where(is_shared_N, torch.log1p(excess_N), 0.0)
         kl_N = torch.where(is_shared_N, kl_N - (excess_N - correction_N), 0.0)
         rho_N = torch.where(self.reference.exists, self.rho + correction_N, -torch.inf)
-        rounded_N = rho_N.to(dtype)
-        rest_N = torch.where(rounded_N.isfinite(), rho_N - rounded_N, 0.0)
-        return torch.stack([kl_N.to(dtype), rounded_N, rest_N.to(dtype)])
+        return kl_rows(kl_N, rho_N, dtype)
+
+
+def kl_rows(kl_N: Tensor, rho_N: Tensor, dtype: torch.dtype) -> Tensor:
+    """[3, N] KL_r, and rho_r as two numbers whose sum it is."""
+    rounded_N = rho_N.to(dtype)
+    rest_N = torch.where(rounded_N.isfinite(), rho_N - rounded_N, 0.0)
+    return torch.stack([kl_N.to(dtype), rounded_N, rest_N.to(dtype)])
 
 
 def kl_partial(
@@ -118,12 +123,26 @@ def kl_combine(
     partials: Sequence[Tensor], kl_partials: Sequence[Tensor], *, inv_temperature: float
 ) -> Tensor:
     """KL and rho of whole rows from the shards' numbers in the order given, [2, N]."""
+    whole = _chain(partials, kl_partials, inv_temperature)
+    return torch.stack(whole).to(partials[0].dtype)
+
+
+def kl_merge(partials: Sequence[Tensor], kl_partials: Sequence[Tensor], *, inv_temperature: float) -> Tensor:
+    """The shard's numbers from those of tiles of its columns in the order given, [3, N]."""
+    return kl_rows(*_chain(partials, kl_partials, inv_temperature), partials[0].dtype)
+
+
+def _chain(
+    partials: Sequence[Tensor], kl_partials: Sequence[Tensor], inv_temperature: float
+) -> tuple[Tensor, Tensor]:
+    """KL and rho of all the columns together, [N] fp64; of no policy's mass, the log of the reference's."""
     masses = [Mass.of(partial) for partial in partials]
     exists_RN = torch.stack([mass.exists for mass in masses])
     max_RN = torch.stack([mass.max for mass in masses]).masked_fill(~exists_RN, -torch.inf)
-    max_N = max_RN.amax(0)
+    is_there_N = exists_RN.any(0)
+    max_N = torch.where(is_there_N, max_RN.amax(0), 0.0)
     log_mass_RN = (max_RN - max_N) * inv_temperature + torch.stack([mass.log_total for mass in masses])
-    log_total_N = _log_sum_exp(log_mass_RN)
+    log_total_N = torch.where(is_there_N, _log_sum_exp(log_mass_RN), 0.0)
     log_share_RN = log_mass_RN - log_total_N
     kl_RN, rounded_RN, rest_RN = torch.stack(list(kl_partials), dim=1).double()
     rho_RN = rounded_RN + rest_RN
@@ -131,7 +150,7 @@ def kl_combine(
     rho_N = _log_sum_exp(torch.where(exists_RN, log_share_RN + rho_RN, rho_RN - log_whole_N))
     share_RN = log_share_RN.exp()
     parts_RN = torch.where(share_RN > 0, share_RN * (kl_RN + (rho_N - rho_RN)), 0.0 * share_RN)
-    return torch.stack([in_order(parts_RN).clamp(min=0.0), rho_N]).to(partials[0].dtype)
+    return in_order(parts_RN).clamp(min=0.0), rho_N
 
 
 def in_order(value_RN: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The same statistics from hidden states and this rank's rows of the output weight.
 
-Rows are worked off in chunks, so that of the ``[N, V]`` logits only one chunk exists at a time;
-``mode="recompute"`` forms them again in the backward pass, ``mode="store"`` keeps them.
+The vocabulary is worked off in tiles, so that of the ``[N, V]`` logits only one tile of columns exists at a
+time; ``mode="recompute"`` forms them again in the backward pass, ``mode="store"`` keeps them. Each tile reads
+its rows of the weight once and writes those of its gradient once.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from megaent.ops.token_statistics import (
     combine_shards,
     divergence_of,
     ignored,
+    merge_tiles,
     output_gradients,
     results,
+    rounded_partial,
     shard_of,
     shard_partial,
     sum_over_shards,
@@ -49,15 +52,15 @@ def linear_logprob_entropy(
     ``hidden`` [N, D], ``weight`` [V, D] this rank's rows, ``target`` [N] int64. The gradient of
     ``hidden`` is this rank's part: under tensor parallelism the caller sums it over ``group``
     (or reduce-scatters it under sequence parallelism). ``workspace_bytes`` bounds the logits of
-    one chunk, in their own type; results are repeatable for a fixed value of it. Without it a chunk
+    one tile, in their own type; results are repeatable for a fixed value of it. Without it a tile
     may take 1 GiB on a GPU and 64 MiB on a CPU.
 
     ``reference_hidden`` [N, E] and ``reference_weight`` [V, E], another policy's in the same type, add ``kl``
-    as ``reference_logits`` does there; neither receives a gradient. A chunk then holds the logits of
-    both policies, and half as many rows fit the workspace.
+    as ``reference_logits`` does there; neither receives a gradient. A tile then holds the logits of
+    both policies, and half as many columns fit the workspace.
 
     "target_rank" among the ``extras`` compares every logit with the target's once all shards know it:
-    in the mode "recompute" the logits are formed a second time for that.
+    in the mode "recompute" the policy's logits are formed a second time for that.
 
     Raises ValueError as ``logprob_entropy`` does, and for an unknown ``mode``.
     """
@@ -78,31 +81,34 @@ def linear_logprob_entropy(
         has_reference=heads.has_reference,
         backend=backend,
     )
-    chunk = rows_per_chunk(weight, workspace_bytes, num_policies=2 if heads.has_reference else 1)
-    options = _Options(shard, mode == "store", chunk)
+    width = columns_per_tile(hidden, workspace_bytes, num_policies=2 if heads.has_reference else 1)
+    options = _Options(shard, mode == "store", width)
     found = _LinearLogprobEntropy.apply(*heads.without(ignored(target, ignore_index)), target, options)
     return TokenStatistics(**dict(zip(shard.names(), found, strict=True)))
 
 
-def rows_per_chunk(weight_VD: Tensor, workspace_bytes: int | None, *, num_policies: int = 1) -> int:
-    """How many tokens' logits fit the workspace; at least one.
-
-    A GPU needs thousands of rows, or reading and writing the sum of the weight's gradient once a chunk takes
-    longer than making the chunk's share of it.
-    """
-    row_bytes = num_policies * weight_VD.shape[0] * weight_VD.itemsize
-    default = 2**30 if weight_VD.device.type == "cuda" else 2**26
-    return max(1, (workspace_bytes or default) // max(1, row_bytes))
+def columns_per_tile(hidden_ND: Tensor, workspace_bytes: int | None, *, num_policies: int = 1) -> int:
+    """How many columns of logits fit the workspace; one at least, and a multiple of 64 where that many do."""
+    column_bytes = num_policies * hidden_ND.shape[0] * hidden_ND.itemsize
+    default = 2**30 if hidden_ND.device.type == "cuda" else 2**26
+    width = max(1, (workspace_bytes or default) // max(1, column_bytes))
+    return width if width < 64 else width - width % 64
 
 
 class _Options(NamedTuple):
     shard: Shard
     is_stored: bool
-    chunk: int  # rows
+    width: int  # columns of a tile
+
+    def tiles(self) -> list[slice]:
+        """Of the columns that are not padding; one that is empty where there are none."""
+        limit = self.shard.limit
+        starts = range(0, max(limit, 1), self.width)
+        return [slice(start, min(start + self.width, limit)) for start in starts]
 
 
 class _Logits(NamedTuple):
-    """Of one chunk of rows."""
+    """Of one tile of columns."""
 
     policy: Tensor
     reference: Tensor | None
@@ -154,11 +160,14 @@ class _Heads(NamedTuple):
             reference_NE = reference_NE.masked_fill(ignored_N[:, None], 0.0)
         return self._replace(hidden_ND=hidden_ND, reference_hidden_NE=reference_NE)
 
-    def logits(self, part: slice, limit: int) -> _Logits:
-        policy_NV = self.hidden_ND[part] @ self.weight_VD[:limit].T
+    def policy_logits(self, columns: slice) -> Tensor:
+        return self.hidden_ND @ self.weight_VD[columns].T
+
+    def logits(self, columns: slice) -> _Logits:
         if self.reference_hidden_NE is None or self.reference_weight_VE is None:
-            return _Logits(policy_NV, None)
-        return _Logits(policy_NV, self.reference_hidden_NE[part] @ self.reference_weight_VE[:limit].T)
+            return _Logits(self.policy_logits(columns), None)
+        reference_NV = self.reference_hidden_NE @ self.reference_weight_VE[columns].T
+        return _Logits(self.policy_logits(columns), reference_NV)
 
 
 def _check_head(hidden_name: str, hidden: Tensor, weight_name: str, weight: Tensor) -> None:
@@ -181,24 +190,26 @@ class _LinearLogprobEntropy(torch.autograd.Function):
         options: _Options,
     ) -> tuple[Tensor, ...]:
         heads = _Heads(hidden_ND, weight_VD, reference_hidden_NE, reference_weight_VE)
-        shard, chunks = options.shard, _chunks(hidden_ND.shape[0], options.chunk)
-        partials: list[Tensor] = []
+        shard, tiles = options.shard, options.tiles()
+        partial: Tensor | None = None
         kept: list[_Logits] = []
-        for part in chunks:
-            logits = heads.logits(part, shard.limit)
-            partials.append(shard_partial(logits.policy, logits.reference, target_N[part], shard))
+        for columns in tiles:
+            logits = heads.logits(columns)
+            tile = shard_partial(logits.policy, logits.reference, target_N, shard.tile(columns))
+            partial = merge_tiles(partial, tile, shard)
             if options.is_stored:
                 kept.append(logits)
-            del logits  # before the next chunk's exist
-        whole = combine_shards(torch.cat(partials, dim=1), shard)
+            del logits  # before the next tile's exist
+        assert partial is not None, "there is a tile, if an empty one"
+        whole = combine_shards(rounded_partial(partial, shard, tile.dtype), shard)
         rank_N = None
         if "target_rank" in shard.extras:
-            counts = []
-            for number, part in enumerate(chunks):
-                logits_NV = (kept[number] if kept else heads.logits(part, shard.limit)).policy
-                counts.append(shard.backend.count_above(logits_NV, whole.target_logit_N[part]))
-                del logits_NV  # before the next chunk's exist
-            rank_N = sum_over_shards(torch.cat(counts), shard.group)
+            rank_N = torch.zeros_like(target_N)
+            for number, columns in enumerate(tiles):
+                logits_NV = kept[number].policy if kept else heads.policy_logits(columns)
+                rank_N += shard.backend.count_above(logits_NV, whole.target_logit_N)
+                del logits_NV  # before the next tile's exist
+            rank_N = sum_over_shards(rank_N, shard.group)
         flat = [tensor for logits in kept for tensor in logits]
         ctx.save_for_backward(*heads, target_N, whole.stats, whole.kl_stats, *flat)
         ctx.options = options
@@ -209,58 +220,42 @@ class _LinearLogprobEntropy(torch.autograd.Function):
     def backward(ctx, *grads):
         heads = _Heads(*ctx.saved_tensors[:4])
         target_N, stats, kl_stats, *kept = ctx.saved_tensors[4:]
-        shard: Shard = ctx.options.shard
+        shard, tiles = ctx.options.shard, ctx.options.tiles()
         grad_log_prob_N, grad_entropy_N, grad_kl_N = output_gradients(grads, target_N, shard)
-        chunks = _chunks(heads.hidden_ND.shape[0], ctx.options.chunk)
-        grad_hidden_ND = torch.empty_like(heads.hidden_ND)
-        # bf16 sums over thousands of chunks would lose the small ones.
-        sum_dtype = heads.weight_VD.dtype if len(chunks) == 1 else stats.dtype
-        grad_weight_VD = torch.empty_like(heads.weight_VD, dtype=sum_dtype)
+        # bf16 sums over many tiles would lose the small ones.
+        sum_dtype = heads.hidden_ND.dtype if len(tiles) == 1 else stats.dtype
+        grad_hidden_ND = torch.empty_like(heads.hidden_ND, dtype=sum_dtype)
+        grad_weight_VD = torch.empty_like(heads.weight_VD)
         grad_weight_VD[shard.limit :] = 0.0
-        for number, part in enumerate(chunks):
-            if kept:
-                logits = _Logits(kept[2 * number], kept[2 * number + 1])
-            else:
-                logits = heads.logits(part, shard.limit)
+        for number, columns in enumerate(tiles):
+            logits = _Logits(*kept[2 * number : 2 * number + 2]) if kept else heads.logits(columns)
             grad_NV = shard.backend.logits_stats_backward(
                 logits.policy,
-                target_N[part],
-                stats[:, part],
-                grad_log_prob_N=_rows(grad_log_prob_N, part),
-                grad_entropy_N=_rows(grad_entropy_N, part),
-                vocab_start=shard.vocab_start,
+                target_N,
+                stats,
+                grad_log_prob_N=grad_log_prob_N,
+                grad_entropy_N=grad_entropy_N,
+                vocab_start=shard.tile(columns).vocab_start,
                 inv_temperature=shard.inv_temperature,
-                divergence=divergence_of(logits.reference, _columns(kl_stats, part), _rows(grad_kl_N, part)),
-                # Logits made for this chunk alone are free to be written over; kept ones may be needed again.
+                divergence=divergence_of(logits.reference, kl_stats, grad_kl_N),
+                # Logits made for this tile alone are free to be written over; kept ones may be needed again.
                 out=None if kept else logits.policy,
             )
-            grad_hidden_ND[part].addmm_(grad_NV, heads.weight_VD[: shard.limit], beta=0)
-            _add_product(grad_weight_VD[: shard.limit], grad_NV, heads.hidden_ND[part], is_first=number == 0)
-            del logits, grad_NV  # before the next chunk's exist
-        return grad_hidden_ND, grad_weight_VD.to(heads.weight_VD.dtype), None, None, None, None
+            grad_weight_VD[columns].addmm_(grad_NV.T, heads.hidden_ND, beta=0)
+            _add_product(grad_hidden_ND, grad_NV, heads.weight_VD[columns], is_first=number == 0)
+            del logits, grad_NV  # before the next tile's exist
+        return grad_hidden_ND.to(heads.hidden_ND.dtype), grad_weight_VD, None, None, None, None
 
 
-def _add_product(sum_VD: Tensor, grad_NV: Tensor, hidden_ND: Tensor, *, is_first: bool) -> None:
-    """``sum += grad.T @ hidden``, or ``sum =`` it for the first chunk; added in the type of the sum."""
+def _add_product(sum_ND: Tensor, grad_NV: Tensor, weight_VD: Tensor, *, is_first: bool) -> None:
+    """``sum += grad @ weight``, or ``sum =`` it for the first tile; added in the type of the sum."""
     beta = 0 if is_first else 1
-    if sum_VD.dtype == grad_NV.dtype:
-        sum_VD.addmm_(grad_NV.T, hidden_ND, beta=beta)
-    elif sum_VD.device.type == "cuda" and not torch.compiler.is_compiling():
+    if sum_ND.dtype == grad_NV.dtype:
+        sum_ND.addmm_(grad_NV, weight_VD, beta=beta)
+    elif sum_ND.device.type == "cuda" and not torch.compiler.is_compiling():
         # torch.compile (2.13) knows no product whose result is of another type.
-        torch.addmm(sum_VD, grad_NV.T, hidden_ND, out_dtype=sum_VD.dtype, beta=beta, out=sum_VD)
+        torch.addmm(sum_ND, grad_NV, weight_VD, out_dtype=sum_ND.dtype, beta=beta, out=sum_ND)
     elif is_first:
-        sum_VD.copy_(grad_NV.T @ hidden_ND)
+        sum_ND.copy_(grad_NV @ weight_VD)
     else:
-        sum_VD += grad_NV.T @ hidden_ND
-
-
-def _rows(value_N: Tensor | None, part: slice) -> Tensor | None:
-    return None if value_N is None else value_N[part]
-
-
-def _columns(value_KN: Tensor | None, part: slice) -> Tensor | None:
-    return None if value_KN is None else value_KN[:, part]
-
-
-def _chunks(num_rows: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, num_rows)) for start in range(0, max(num_rows, 1), size)]
+        sum_ND += grad_NV @ weight_VD

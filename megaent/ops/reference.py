@@ -30,6 +30,7 @@ __all__ = [
     "kl_partial",
     "logits_stats",
     "logits_stats_backward",
+    "merge_partials",
     "statistics_dtype",
     "stats_combine",
     "top_logits",
@@ -86,8 +87,8 @@ def _target_logit(z_NV: Tensor, target_N: Tensor, vocab_start: int) -> Tensor:
     return torch.where(is_here_N, picked_N, 0.0)
 
 
-def stats_combine(partials: Sequence[Tensor], *, inv_temperature: float) -> Tensor:
-    """Statistics of whole rows from the shards' partials, summed in the order given, [4 or 6, N]."""
+def merge_partials(partials: Sequence[Tensor], *, inv_temperature: float) -> Tensor:
+    """One partial of all the columns that several are of, summed in the order given, [5 or 7, N]."""
     max_N = torch.stack([partial[0] for partial in partials]).amax(dim=0)
     zeros_N = torch.zeros_like(max_N)
     count_N, below_N, weighted_N, logit_N = zeros_N, zeros_N, zeros_N, zeros_N
@@ -105,13 +106,21 @@ def stats_combine(partials: Sequence[Tensor], *, inv_temperature: float) -> Tens
         if partial.shape[0] > 5:
             square_N = square_N + scale_N.square() * partial[5]
             second_N = second_N + scale_N * (partial[6] + 2 * shift_N * t_N + shift_N.square() * (c_N + s_N))
+    rows = [max_N, count_N, below_N, weighted_N, logit_N]
+    return torch.stack([*rows, square_N, second_N] if partials[0].shape[0] > 5 else rows)
+
+
+def stats_combine(partials: Sequence[Tensor], *, inv_temperature: float) -> Tensor:
+    """Statistics of whole rows from the shards' partials, summed in the order given, [4 or 6, N]."""
+    whole = merge_partials(partials, inv_temperature=inv_temperature)
+    max_N, count_N, below_N, weighted_N, logit_N = whole[:5]
     total_N = count_N + below_N
     log_total_N = torch.log1p(below_N + (count_N - 1))
     mean_x_N = weighted_N / total_N
     log_prob_N = (logit_N - max_N) * inv_temperature - log_total_N
     rows = [log_prob_N, log_total_N - mean_x_N, max_N, log_total_N]
-    if partials[0].shape[0] > 5:
-        rows += [square_N / total_N.square(), second_N / total_N - mean_x_N.square()]
+    if whole.shape[0] > 5:
+        rows += [whole[5] / total_N.square(), whole[6] / total_N - mean_x_N.square()]
     return torch.stack(rows)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from megaent.ops.backend import Backend, get_backend
-from megaent.ops.divergence import KL_ROWS, Divergence, kl_combine
-from megaent.ops.reference import NUM_TOP, top_mass
+from megaent.ops.divergence import KL_ROWS, Divergence, kl_combine, kl_merge, kl_rows
+from megaent.ops.reference import NUM_TOP, merge_partials, top_mass
 
 MOMENTS = ("sum_p2", "varentropy")
 EXTRAS = (*MOMENTS, "top8_mass", "target_rank")
@@ -46,6 +46,16 @@ class Shard(NamedTuple):
     group: ProcessGroup | None
     extras: tuple[str, ...]
     has_reference: bool
+
+    def tile(self, columns: slice) -> Shard:
+        """Some of its columns."""
+        return self._replace(vocab_start=self.vocab_start + columns.start)
+
+    def split(self, partial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of a [K, N]: the partial statistics, those of KL, the top 8; the latter two may be none."""
+        num_stats = 7 if self.has_moments else 5
+        first_top = num_stats + (KL_ROWS if self.has_reference else 0)
+        return partial[:num_stats], partial[num_stats:first_top], partial[first_top:]
 
     @property
     def has_moments(self) -> bool:
@@ -98,19 +108,39 @@ def shard_partial(logits_NV: Tensor, reference_NV: Tensor | None, target_N: Tens
     return torch.cat(rows) if len(rows) > 1 else partial
 
 
+def merge_tiles(so_far: Tensor | None, tile: Tensor, shard: Shard) -> Tensor:
+    """[K, N] of the columns so far and of those of the next tile, in fp64 from the second on."""
+    if so_far is None:
+        return tile
+    stats, kl, top = zip(shard.split(so_far.double()), shard.split(tile.double()), strict=True)
+    rows = [merge_partials(stats, inv_temperature=shard.inv_temperature)]
+    if shard.has_reference:
+        rows.append(kl_merge(stats, kl, inv_temperature=shard.inv_temperature))
+    if "top8_mass" in shard.extras:
+        rows.append(torch.cat(top).topk(NUM_TOP, dim=0).values)
+    return torch.cat(rows)
+
+
+def rounded_partial(partial: Tensor, shard: Shard, dtype: torch.dtype) -> Tensor:
+    """What ``merge_tiles`` returned, as one tile of all columns would be."""
+    if partial.dtype == dtype:
+        return partial
+    stats, kl, top = shard.split(partial)
+    rows = [stats.to(dtype), top.to(dtype)]
+    if shard.has_reference:
+        rows.insert(1, kl_rows(kl[0], kl[1] + kl[2], dtype))
+    return torch.cat(rows)
+
+
 def combine_shards(partial: Tensor, shard: Shard) -> Whole:
     """Statistics of whole rows from this shard's [K, N] and the others'; a collective of the group."""
     parts = _gather(partial, shard.group)
-    num_stats = 7 if shard.has_moments else 5
-    first_top = num_stats + (KL_ROWS if shard.has_reference else 0)
-    stat_parts = [part[:num_stats] for part in parts]
+    stat_parts, kl_parts, top_parts = zip(*(shard.split(part) for part in parts), strict=True)
     stats = shard.backend.stats_combine(stat_parts, inv_temperature=shard.inv_temperature)
     kl_stats, top_mass_N = None, None
     if shard.has_reference:
-        kl_parts = [part[num_stats:first_top] for part in parts]
         kl_stats = kl_combine(stat_parts, kl_parts, inv_temperature=shard.inv_temperature)
     if "top8_mass" in shard.extras:
-        top_parts = [part[first_top : first_top + NUM_TOP] for part in parts]
         top_mass_N = top_mass(top_parts, stats, inv_temperature=shard.inv_temperature)
     # One shard has the target's logit, the others 0.
     return Whole(stats, kl_stats, top_mass_N, torch.stack([part[4] for part in parts]).sum(0))

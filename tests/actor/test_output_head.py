@@ -23,25 +23,24 @@ from megaent.types import Experience
 
 pytestmark = pytest.mark.full
 
-ROWS_A_CHUNK = 4
+TILE = 25  # columns
 
 
 class Products(TorchDispatchMode):
-    """Counts the rows of every matrix product that is as wide as the vocabulary."""
+    """Counts the rows of every matrix product that is as wide as a tile of the vocabulary."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.rows: list[int] = []
-        self.largest = 0  # rows of any new tensor of that width
+        self.has_whole_rows = False  # a new tensor is as wide as the vocabulary
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor) and result.dim() == 2 and result.shape[1] == self.vocab_size:
-            if func == torch.ops.aten.mm.default:
+        if isinstance(result, torch.Tensor) and result.dim() == 2:
+            if func == torch.ops.aten.mm.default and result.shape[1] == TILE:
                 self.rows.append(result.shape[0])
-            if not func.is_view:
-                self.largest = max(self.largest, result.shape[0])
+            self.has_whole_rows |= result.shape[1] == self.vocab_size and not func.is_view
         return result
 
 
@@ -60,14 +59,15 @@ def test_score_and_update_form_the_logits_of_response_tokens_alone(
     actor = MegatronActor(folder, layout, ActorOptions(dtype="float32"), AdamOptions(lr=1e-2))
     vocab, num_tokens = actor.architecture.vocab_size, 5 + 9 + 3 + 1 + 17
     op = import_module("megaent.ops.linear_logprob_entropy")
-    monkeypatch.setattr(op, "rows_per_chunk", lambda *_, **__: ROWS_A_CHUNK)
+    monkeypatch.setattr(op, "columns_per_tile", lambda *_, **__: TILE)
     with Products(vocab) as scoring:
         scored = actor.score(batch(), temperature=1.0)
     method = build_method({"grpo": {}}).phases[0].method
     terms, _ = estimate(method, seen(scored, population=actor.layout))
     with Products(vocab) as training:
         actor.update(scored, terms, method.loss, temperature=1.0, num_minibatches=1)
-    assert sum(scoring.rows) == num_tokens
-    assert sum(training.rows) == 2 * num_tokens, "formed again in the backward pass"
-    for products in (scoring, training):
-        assert max(products.rows) == products.largest == ROWS_A_CHUNK
+    num_tiles = vocab // TILE
+    assert sum(scoring.rows) == num_tiles * num_tokens
+    assert sum(training.rows) == 2 * num_tiles * num_tokens, "formed again in the backward pass"
+    assert not scoring.has_whole_rows
+    assert not training.has_whole_rows

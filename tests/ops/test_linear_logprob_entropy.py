@@ -12,7 +12,7 @@ from support.truth import gradients, textbook
 from torch import Tensor
 
 from megaent.ops import linear_logprob_entropy, logprob_entropy
-from megaent.ops.linear_logprob_entropy import rows_per_chunk
+from megaent.ops.linear_logprob_entropy import columns_per_tile
 
 
 def random_case(
@@ -104,8 +104,8 @@ def test_modes_give_equal_bits(rng: torch.Generator) -> None:
         assert all(torch.equal(a, b) for a, b in zip(grads, results[0][1], strict=True))
 
 
-@pytest.mark.parametrize("workspace_bytes", [1, 8 * 100, 8 * 100 * 7, 8 * 100 * 62, 2**30])
-def test_chunks_give_what_one_chunk_gives(rng: torch.Generator, workspace_bytes: int) -> None:
+@pytest.mark.parametrize("workspace_bytes", [1, 8 * 63 * 7, 8 * 63 * 64, 8 * 63 * 99, 2**30])
+def test_tiles_give_what_one_tile_gives(rng: torch.Generator, workspace_bytes: int) -> None:
     hidden, weight, target, cotangents = random_case(rng, 63, 100, dtype=torch.float64)
     plain, grads_plain = gradients(
         lambda h, w: logprob_entropy(h @ w.T, target), hidden, weight, cotangents=cotangents
@@ -120,13 +120,15 @@ def test_chunks_give_what_one_chunk_gives(rng: torch.Generator, workspace_bytes:
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_the_workspace_bounds_the_logits_of_a_chunk() -> None:
-    weight = torch.zeros(1000, 2)
-    assert rows_per_chunk(weight, 4000) == 1
-    assert rows_per_chunk(weight, 40_000) == 10
-    assert rows_per_chunk(weight, 3) == 1, "one token at least"
-    assert rows_per_chunk(weight.bfloat16(), 40_000) == 20, "in their own type"
-    assert rows_per_chunk(weight.double(), 40_000) == 5
+def test_the_workspace_bounds_the_logits_of_a_tile() -> None:
+    hidden = torch.zeros(1000, 2)
+    assert columns_per_tile(hidden, 4000) == 1
+    assert columns_per_tile(hidden, 40_000) == 10
+    assert columns_per_tile(hidden, 3) == 1, "one column at least"
+    assert columns_per_tile(hidden.bfloat16(), 40_000) == 20, "in their own type"
+    assert columns_per_tile(hidden.double(), 40_000) == 5
+    assert columns_per_tile(hidden, 4000 * 200) == 192, "a multiple of 64"
+    assert columns_per_tile(hidden, 40_000, num_policies=2) == 5
 
 
 def test_padded_rows_of_the_weight_do_not_exist(rng: torch.Generator) -> None:

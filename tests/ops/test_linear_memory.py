@@ -1,4 +1,4 @@
-"""What the linear path allocates: one chunk's logits at a time, and one sum of the weight's gradient."""
+"""What the linear path allocates: one tile's logits at a time, and the gradients."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from megaent.bench.measure import peak_extra_bytes
 from megaent.ops import linear_logprob_entropy
-from megaent.ops.linear_logprob_entropy import rows_per_chunk
+from megaent.ops.linear_logprob_entropy import columns_per_tile
 
-VOCAB, WIDTH, ROWS, CHUNK = 1000, 16, 640, 40
-WORKSPACE = CHUNK * VOCAB * 4  # bytes of fp32 logits
+VOCAB, WIDTH, ROWS, TILE = 1000, 16, 640, 128
+WORKSPACE = ROWS * TILE * 4  # bytes of fp32 logits
 
 
 def case(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -20,9 +20,9 @@ def case(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     return hidden, weight, torch.randint(VOCAB, (ROWS,), generator=rng)
 
 
-def test_a_forward_pass_holds_one_chunk_of_logits() -> None:
+def test_a_forward_pass_holds_one_tile_of_logits() -> None:
     given = case()
-    few = 100 * ROWS  # bytes of statistics
+    few = 400 * ROWS  # bytes of statistics, among them fp64 copies of two tiles'
 
     def run() -> object:
         with torch.no_grad():
@@ -34,7 +34,7 @@ def test_a_forward_pass_holds_one_chunk_of_logits() -> None:
 def test_a_backward_pass_adds_the_gradients_and_no_more() -> None:
     hidden, weight, target = case()
     leaves = [hidden.requires_grad_(), weight.requires_grad_()]
-    few = 100 * ROWS
+    few = 400 * ROWS
 
     def run() -> object:
         result = linear_logprob_entropy(*leaves, target, workspace_bytes=WORKSPACE)
@@ -44,14 +44,14 @@ def test_a_backward_pass_adds_the_gradients_and_no_more() -> None:
     assert peak_extra_bytes(run, "cpu") <= WORKSPACE + gradients + few
 
 
-@pytest.mark.parametrize(("dtype", "rows"), [(torch.float32, 2**26 // 4000), (torch.bfloat16, 2**26 // 2000)])
-def test_without_a_bound_a_chunk_takes_64_mib_on_a_cpu(dtype: torch.dtype, rows: int) -> None:
-    assert rows_per_chunk(torch.zeros(VOCAB, 2, dtype=dtype), None) == rows
+@pytest.mark.parametrize(("dtype", "columns"), [(torch.float32, 2**14), (torch.bfloat16, 2**15)])
+def test_without_a_bound_a_tile_takes_64_mib_on_a_cpu(dtype: torch.dtype, columns: int) -> None:
+    assert columns_per_tile(torch.zeros(1024, 2, dtype=dtype), None) == columns
 
 
 @pytest.mark.parametrize("workspace_bytes", [WORKSPACE, 2**30])
 def test_what_was_in_the_gradients_memory_does_not_matter(workspace_bytes: int) -> None:
-    """Memory that was never written holds NaN here; the first chunk must write over it, padding included."""
+    """Memory that was never written holds NaN here; the first tile must write over it, padding included."""
     hidden, weight, target = case()
     leaves = [hidden.requires_grad_(), weight.requires_grad_()]
     result = linear_logprob_entropy(*leaves, target % 900, vocab_size=900, workspace_bytes=workspace_bytes)
