@@ -14,7 +14,7 @@ from support.tiny_loop import VOCAB, make_trainer
 from megaent.ahead import Ahead, read_drawn, write_drawn
 from megaent.errors import CheckpointError, EngineError
 from megaent.randomness import uniform
-from megaent.types import Group, Prompt, Response, RolloutRequest, SamplingParams
+from megaent.types import Group, Metrics, Prompt, Response, RolloutRequest, SamplingParams
 
 
 class BigramEngine:
@@ -57,10 +57,13 @@ class BigramEngine:
             last = token
         return Response(tokens=tuple(tokens), log_prob=tuple(log_prob), finish="length", version=version)
 
-    def receive_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+    def receive_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> Metrics:
         [(_, table)] = named_tensors
         self.tables[version] = table.clone()
         self.version = version
+        return {}
+
+    def rest(self) -> None: ...
 
     def close(self) -> None: ...
 
