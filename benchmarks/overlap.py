@@ -5,10 +5,10 @@
 The demonstration with a model of a size at which an SGLang server on the second core generates about as long
 as the trainer on the first trains. A pair is one run that does both in turn and one that generates a step
 ahead, of the same steps from the same weights; the first two steps of each are left out. The learning rate is
-so small that no response changes its length by what is learnt. With g, t and p the
-medians of a synchronous step's seconds of generation, of training and of publishing (while which nothing is
-generated), and o the median second of a step that is one step off, the share hidden is
-(g + t + p - o) / min(g, t): 1 where the shorter of the two costs nothing.
+so small that no response changes its length by what is learnt. With g, t and p the medians of a synchronous
+step's seconds of generation, of training and of publishing (while which nothing is generated), and o the
+median second of a step that is one step off, the share hidden is (g + t + p - o) / min(g, t): 1 where the
+shorter of the two costs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import fields
 from pathlib import Path
 
 from server_on_cpu import start_server
@@ -47,7 +46,7 @@ def train(url: str, folder: Path, staleness: int, steps: int, model: DemoModelCo
         f"rollout.urls=[{url}]",
         f"rollout.staleness={staleness}",
         "optim.lr=1e-12",
-        *(f"model.{item.name}={getattr(model, item.name)}" for item in fields(model) if item.name in _SIZES),
+        *(f"model.{name}={getattr(model, name)}" for name in _SIZES),
         f"steps={steps}",
         "evaluate.at_start=false",
         "evaluate.every=0",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -39,8 +39,8 @@ class Agreement:
     tokens: tuple[int, ...]  # two or more
     limit: float  # nats
     every: int  # versions
-    _ours: list[float] | None = None  # while there is a question
-    _theirs: Future[Mapping[str, Sequence[float]]] | None = None
+    _ours: list[float] | None = field(default=None, init=False)  # while there is a question
+    _theirs: Future[Mapping[str, Sequence[float]]] | None = field(default=None, init=False)
 
     def ask(self, version: int) -> None:
         """A collective, and nothing at versions that are not checked."""

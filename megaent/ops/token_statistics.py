@@ -126,10 +126,9 @@ def rounded_partial(partial: Tensor, shard: Shard, dtype: torch.dtype) -> Tensor
     if partial.dtype == dtype:
         return partial
     stats, kl, top = shard.split(partial)
-    rows = [stats.to(dtype), top.to(dtype)]
     if shard.has_reference:
-        rows.insert(1, kl_rows(kl[0], kl[1] + kl[2], dtype))
-    return torch.cat(rows)
+        kl = kl_rows(kl[0], kl[1] + kl[2], dtype)
+    return torch.cat([stats.to(dtype), kl.to(dtype), top.to(dtype)])
 
 
 def combine_shards(partial: Tensor, shard: Shard) -> Whole:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.bad_tensors import given, refusals
 from support.levels import LEVELS
 from support.rows import random_case
 from support.truth import gradients, textbook
@@ -234,35 +235,18 @@ def test_a_level_this_processor_lacks_is_refused(monkeypatch: pytest.MonkeyPatch
         ours(torch.zeros(1, 2), torch.tensor([0]))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"logits": torch.zeros(4, 5).double()}, "logits must be Float or BFloat16, got Double"),
-        ({"logits": torch.zeros(5, 4).T}, "logits must have rows of adjacent entries"),
-        ({"target": torch.zeros(3, dtype=torch.int64)}, r"target must have shape \[4\], got \[3\]"),
-        ({"stats": torch.zeros(3, 4)}, r"stats must have shape \[4 or more, 4\], got \[3, 4\]"),
-        ({"grad": torch.zeros(4).double()}, "grad_log_prob must be Float, got Double"),
-        ({"out": torch.zeros(4, 6)}, r"out must have shape \[4, 5\], got \[4, 6\]"),
-        ({"out": torch.zeros(4, 5).bfloat16()}, "out must be Float, got BFloat16"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), refusals("Float or BFloat16"))
 def test_bad_tensors_are_refused_with_what_came(change: dict[str, Tensor], message: str) -> None:
     get_backend("cpu")
-    given = {
-        "logits": torch.zeros(4, 5),
-        "target": torch.zeros(4, dtype=torch.int64),
-        "stats": torch.zeros(4, 4),
-        "grad": torch.zeros(4),
-        "out": torch.zeros(4, 5),
-    } | change
+    tensors = given(change)
     with pytest.raises(RuntimeError, match=message):
         torch.ops.megaent.logits_stats_backward(
-            given["logits"],
-            given["target"],
-            given["stats"],
-            given["grad"],
+            tensors["logits"],
+            tensors["target"],
+            tensors["stats"],
+            tensors["grad"],
             *(None,) * 4,
             0,
             1.0,
-            out=given["out"],
+            out=tensors["out"],
         )

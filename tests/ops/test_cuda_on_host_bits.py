@@ -6,6 +6,7 @@ import mmap
 
 import pytest
 import torch
+from support.bad_tensors import given, refusals
 from support.cuda_on_host import (
     DTYPES,
     NUMBERS,
@@ -114,29 +115,19 @@ def test_more_than_2_to_the_31_entries() -> None:
     assert torch.equal(gradient(logits, target, stats, list(cotangents), out=logits), expected[2])
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"logits": torch.zeros(4, 5).double()}, "logits must be Float or BFloat16 or Half, got Double"),
-        ({"logits": torch.zeros(5, 4).T}, "logits must have rows of adjacent entries"),
-        ({"target": torch.zeros(3, dtype=torch.int64)}, r"target must have shape \[4\], got \[3\]"),
-        ({"stats": torch.zeros(3, 4)}, r"stats must have shape \[4 or more, 4\], got \[3, 4\]"),
-        ({"grad": torch.zeros(4).double()}, "grad_log_prob must be Float, got Double"),
-        ({"out": torch.zeros(4, 6)}, r"out must have shape \[4, 5\], got \[4, 6\]"),
-        ({"out": torch.zeros(4, 5).bfloat16()}, "out must be Float, got BFloat16"),
-    ],
-)
+@pytest.mark.parametrize(("change", "message"), refusals("Float or BFloat16 or Half"))
 def test_bad_tensors_are_refused_with_what_came(change: dict[str, Tensor], message: str) -> None:
-    given = {
-        "logits": torch.zeros(4, 5),
-        "target": torch.zeros(4, dtype=torch.int64),
-        "stats": torch.zeros(4, 4),
-        "grad": torch.zeros(4),
-        "out": torch.zeros(4, 5),
-    } | change
+    tensors = given(change)
     with pytest.raises(RuntimeError, match=message):
         ops().logits_stats_backward(
-            given["logits"], given["target"], given["stats"], given["grad"], None, 0, 1.0, out=given["out"]
+            tensors["logits"],
+            tensors["target"],
+            tensors["stats"],
+            tensors["grad"],
+            None,
+            0,
+            1.0,
+            out=tensors["out"],
         )
 
 
