@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from megaent.durable import replace_file
 from megaent.errors import CheckpointError, EngineError
-from megaent.metrics import replace_file
 from megaent.types import Group, Prompt, Response
 
 _Drawn = tuple[list[Group], float]  # this leader's groups of a step, and the seconds that drawing them took

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from megaent.durable import replace_file
 from megaent.errors import CheckpointError
 from megaent.manifest import (
     FOLDER_NAME,
@@ -39,7 +40,6 @@ from megaent.manifest import (
     verify,
     write_file,
 )
-from megaent.metrics import replace_file
 
 __all__ = [
     "CheckpointStore",

@@ -31,11 +31,11 @@ from megaent.config import (
     RunConfig,
     TrainConfig,
     TwoStrategiesConfig,
-    require,
 )
 from megaent.config_sglang import SGLangConfig, SyncConfig
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
+from megaent.options import require
 
 ROOT = "train"
 

@@ -11,25 +11,7 @@ from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from megaent.errors import ConfigError
-
-# ---------------------------------------------------------------- checks
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        require(value > 0, f"{owner}.{name} must be above 0, got {value}")
-
-
-def _fraction(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        require(0 < value <= 1, f"{owner}.{name} must lie in (0, 1], got {value}")
-
+from megaent.options import require, require_fraction, require_positive
 
 # ---------------------------------------------------------------- the run
 
@@ -70,8 +52,10 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         require(self.every >= 0, f"evaluate.every must be 0 or more, got {self.every}")
-        _positive("evaluate", prompts=self.prompts, group_size=self.group_size, temperature=self.temperature)
-        _fraction("evaluate", top_p=self.top_p)
+        require_positive(
+            "evaluate", prompts=self.prompts, group_size=self.group_size, temperature=self.temperature
+        )
+        require_fraction("evaluate", top_p=self.top_p)
 
 
 @dataclass
@@ -86,7 +70,7 @@ class OptimConfig:
     minibatches: int = 1  # optimiser steps a rollout batch, whole groups in prompt order
 
     def __post_init__(self) -> None:
-        _positive("optim", eps=self.eps, minibatches=self.minibatches)
+        require_positive("optim", eps=self.eps, minibatches=self.minibatches)
         require(self.lr >= 0, f"optim.lr must be 0 or more, got {self.lr}")
         require(self.clip_grad >= 0, f"optim.clip_grad must be 0 or more, got {self.clip_grad}")
         require(self.warmup_steps >= 0, f"optim.warmup_steps must be 0 or more, got {self.warmup_steps}")
@@ -104,7 +88,7 @@ class ParallelConfig:
     microbatch_tokens: int = 8192  # prompt and response tokens a microbatch, at most
 
     def __post_init__(self) -> None:
-        _positive(
+        require_positive(
             "parallel",
             tensor_model_parallel_size=self.tensor_model_parallel_size,
             pipeline_model_parallel_size=self.pipeline_model_parallel_size,
@@ -171,7 +155,7 @@ class DemoModelConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive(
+        require_positive(
             "model",
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
@@ -250,7 +234,7 @@ class AdditionConfig(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive("data", digits=self.digits, hard_digits=self.hard_digits)
+        require_positive("data", digits=self.digits, hard_digits=self.hard_digits)
         require(
             0 <= self.hard_fraction <= 1,
             f"data.hard_fraction must lie in [0, 1], got {self.hard_fraction}",
@@ -294,14 +278,14 @@ class RolloutConfig:
     staleness: int = 0  # steps that generation runs ahead of training; 0 is synchronous, 1 one step off
 
     def __post_init__(self) -> None:
-        _positive(
+        require_positive(
             "rollout",
             prompts_per_step=self.prompts_per_step,
             group_size=self.group_size,
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens,
         )
-        _fraction("rollout", top_p=self.top_p)
+        require_fraction("rollout", top_p=self.top_p)
         require(self.staleness >= 0, f"rollout.staleness must be 0 or more, got {self.staleness}")
 
 
@@ -315,7 +299,7 @@ class EmbeddedConfig(RolloutConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _positive("rollout", batch_size=self.batch_size)
+        require_positive("rollout", batch_size=self.batch_size)
         require(
             self.staleness <= 1,
             f"rollout.staleness must be 0 or 1 with rollout=embedded, got {self.staleness}: it takes no new "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from megaent.config import RolloutConfig, require
+from megaent.config import RolloutConfig
+from megaent.options import require
 
 # Options of servers that this run starts; they have no effect on others.
 _OF_OUR_SERVERS = (

@@ -22,9 +22,10 @@ from rich.console import Console
 from megaent.comparison import comparison_markdown, comparison_table, draw_comparison
 from megaent.composition import compose_config
 from megaent.config import TrainConfig
+from megaent.durable import replace_file
 from megaent.errors import ConfigError, RunError
 from megaent.launch import model_folder
-from megaent.metrics import read_metrics, replace_file
+from megaent.metrics import read_metrics
 from megaent.run_directory import RunDirectory
 
 EXPERIMENT = "two_strategies"

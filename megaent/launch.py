@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 
+from megaent.actor.architecture import check_layout, read_architecture
 from megaent.actor.megatron_actor import DTYPES, ActorOptions, MegatronActor
-from megaent.actor.model import check_layout, read_architecture
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, check_world, init_parallel, resolve_device, world_size
 from megaent.agreement import Agreement
 from megaent.config import DemoModelConfig, EmbeddedConfig, FakeConfig, TrainConfig
 from megaent.config_sglang import SGLangConfig
 from megaent.data.prompts import PromptStream
-from megaent.data.task import Task, load_task
+from megaent.data.registry import load_task
+from megaent.data.task import Task
 from megaent.data.tokenizer import context_length
 from megaent.data.warmup import make_demo_model, wait_for_demo_model
 from megaent.errors import ConfigError

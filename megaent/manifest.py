@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from megaent import durable
 from megaent.errors import CheckpointError
 
 FORMAT = 1
@@ -41,7 +42,7 @@ def digest(folder: Path, *, rank: int, world_size: int) -> dict[str, FileDigest]
     with explained(folder):
         share = files_under(folder)[rank::world_size]
         for name in share:
-            sync(folder / name)
+            durable.sync(folder / name)
         return {name: _digest_file(folder / name) for name in share}
 
 
@@ -171,26 +172,15 @@ def write_file(file: Path, data: bytes) -> FileDigest:
     return FileDigest(num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's entries, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def explained(folder: Path, *, needed: int = 0) -> Iterator[None]:
+def explained(folder: Path, *, needed: int = 0) -> AbstractContextManager[None]:
     """Turn an OSError into a CheckpointError that names ``folder`` and, where known, the bytes it needs."""
-    try:
-        yield
-    except OSError as error:
+
+    def error(cause: str) -> CheckpointError:
         there = next(path for path in [folder, *folder.parents] if path.exists())
         free = shutil.disk_usage(there).free
-        raise CheckpointError(
-            no_room(folder, needed=needed, free=free, cause=error.strerror or str(error))
-        ) from error
+        return CheckpointError(no_room(folder, needed=needed, free=free, cause=cause))
+
+    return durable.explained(error)
 
 
 def no_room(folder: Path, *, needed: int, free: int, cause: str = "no room for it") -> str:

@@ -17,6 +17,7 @@ from types import TracebackType
 
 from torch import Tensor
 
+from megaent.durable import replace_file, sync
 from megaent.errors import DataError, MissingDependency, NumericsError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_]+)*")
@@ -41,7 +42,7 @@ class JsonLinesWriter:
         self._last_step = int(records[-1]["step"]) if records else None
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="ascii")
-        _sync_folder(path.parent)
+        sync(path.parent)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add the line of ``step``, which must be later than the last one; raises NumericsError for NaN."""
@@ -95,18 +96,6 @@ def truncate_after(path: Path, step: int) -> int:
     kept = [record for record in read_metrics(path) if record["step"] <= step]
     replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
     return len(kept)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that a kill at any instant leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    _sync_folder(path.parent)
 
 
 class TensorBoardWriter:
@@ -189,12 +178,3 @@ def _parse(line: bytes, *, path: Path, number: int) -> dict[str, float]:
 def _ends_with_newline(path: Path) -> bool:
     data = path.read_bytes()
     return not data or data.endswith(b"\n")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new or renamed entry of ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from megaent.durable import replace_file
 from megaent.errors import DataError, MissingDependency
-from megaent.metrics import read_metrics, replace_file
+from megaent.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

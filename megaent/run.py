@@ -23,6 +23,7 @@ from megaent.actor.state import load_state, save_state
 from megaent.checkpoint import CheckpointStore, newest_valid, read_state, save_checkpoint
 from megaent.config import TrainConfig
 from megaent.curriculum import measure_semantic_entropy
+from megaent.durable import replace_file
 from megaent.errors import CheckpointError
 from megaent.evaluate import EvaluationSummary
 from megaent.launch import (
@@ -34,7 +35,6 @@ from megaent.launch import (
     model_folder,
     run_path,
 )
-from megaent.metrics import replace_file
 from megaent.progress import Progress
 from megaent.report import before_after_markdown, before_after_table, draw_curves, write_summary
 from megaent.run_directory import Recorder, RunDirectory, log_to

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from megaent.actor.convert_folder import copy_small_files
+from megaent.actor.hf_folder import copy_small_files
 from megaent.command_record import COMMAND, render_command
+from megaent.durable import explained, replace_file
 from megaent.errors import ConfigError
 from megaent.experience.describe import histogram_edges
-from megaent.metrics import JsonLinesWriter, TensorBoardWriter, replace_file, truncate_after
+from megaent.metrics import JsonLinesWriter, TensorBoardWriter, truncate_after
 from megaent.trainer import StepReport
 
 
@@ -64,13 +65,8 @@ class RunDirectory:
             replace_file(self.responses, "".join(kept))
 
 
-@contextmanager
-def _explained(path: Path, remedy: str) -> Iterator[None]:
-    """Turn an OSError, whose own words may name no file at all, into a message about the run's directory."""
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"run.dir={path} cannot be written: {error.strerror or error}; {remedy}") from error
+def _explained(path: Path, remedy: str) -> AbstractContextManager[None]:
+    return explained(lambda cause: ConfigError(f"run.dir={path} cannot be written: {cause}; {remedy}"))
 
 
 def _step_of(part: str) -> int:

@@ -21,7 +21,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from megaent.actor.model import Architecture, PolicyModel
+from megaent.actor.architecture import Architecture
+from megaent.actor.model import PolicyModel
 from megaent.actor.parallel import Layout
 from megaent.errors import ModelError
 

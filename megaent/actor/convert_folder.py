@@ -20,19 +20,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from megaent.actor.architecture import Architecture, read_architecture
 from megaent.actor.convert import Piece, from_shards, pieces, to_shard
-from megaent.actor.hf_folder import open_weights, weight_files, write_weights
+from megaent.actor.hf_folder import copy_small_files, open_weights, weight_files, write_weights
 from megaent.actor.megatron_folder import hf_shapes, model_bytes, open_pieces, write_pieces
-from megaent.actor.model import Architecture, read_architecture
 from megaent.checkpoint import CheckpointStore, newest_valid
+from megaent.durable import sync
 from megaent.errors import CheckpointError, ConfigError, ModelError
-from megaent.manifest import FOLDER_NAME, sync, verify
+from megaent.manifest import FOLDER_NAME, verify
 
 Report = Callable[[str], object]
 Same = TypeVar("Same")
-
-_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"}
-_SMALL = 128 * 2**20  # bytes; the largest tokenizers have some 35 MB
 
 
 def convert(source: Path, target: Path, *, report: Report = print, bytes_per_file: int = 2 * 2**30) -> None:
@@ -206,16 +204,6 @@ def _state_dtype(config: Path, dtype: torch.dtype) -> None:
 
 
 # ---------------------------------------------------------------- files and folders
-
-
-def copy_small_files(source: Path, target: Path) -> None:
-    """Copy what a Hugging Face folder holds besides weights: config.json, tokenizer, generation defaults."""
-    target.mkdir(exist_ok=True)
-    for path in sorted(source.iterdir()):
-        is_weight = path.suffix in _WEIGHT_SUFFIXES or path.name.endswith(".index.json")
-        is_visible_file = path.is_file() and not path.name.startswith(".")
-        if is_visible_file and not is_weight and path.stat().st_size <= _SMALL:
-            shutil.copyfile(path, target / path.name)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from megaent.errors import ModelError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+_WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"}
+_SMALL = 128 * 2**20  # bytes; the largest tokenizers have some 35 MB
 
 
 @contextmanager
@@ -105,3 +108,13 @@ def _name_files(folder: Path, names: list[list[str]], total: int) -> None:
         weight_map |= dict.fromkeys(tensors, file)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def copy_small_files(source: Path, target: Path) -> None:
+    """Copy what a Hugging Face folder holds besides weights: config.json, tokenizer, generation defaults."""
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.iterdir()):
+        is_weight = path.suffix in _WEIGHT_SUFFIXES or path.name.endswith(".index.json")
+        is_visible_file = path.is_file() and not path.name.startswith(".")
+        if is_visible_file and not is_weight and path.stat().st_size <= _SMALL:
+            shutil.copyfile(path, target / path.name)

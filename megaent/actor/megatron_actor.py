@@ -17,6 +17,7 @@ import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
+from megaent.actor.architecture import Architecture, check_layout, read_architecture
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
@@ -29,7 +30,7 @@ from megaent.actor.microbatch import (
     sequence_lengths,
     split_microbatches,
 )
-from megaent.actor.model import Architecture, build_model, check_layout, read_architecture, transformer_config
+from megaent.actor.model import build_model, transformer_config
 from megaent.actor.optimizer import (
     AdamOptions,
     build_optimizer,

@@ -38,8 +38,8 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from megaent.actor.architecture import Architecture
 from megaent.actor.convert import FUSED_NAMES, Piece, pieces, to_shard
-from megaent.actor.model import Architecture
 from megaent.actor.state import check_pickles
 from megaent.errors import CheckpointError
 

@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from megaent.durable import sync
+
 SEAL = "SHA256SUMS"
 
 
@@ -55,7 +57,7 @@ def _seal(folder: Path) -> None:
         # Some writers make private files whatever the umask; a model is read by every rank and server.
         path.chmod(path.stat().st_mode | 0o444)
     for path in [*files, folder / SEAL, folder]:
-        _fsync(path)
+        sync(path)
 
 
 def _rename_into_place(aside: Path, target: Path) -> None:
@@ -68,7 +70,7 @@ def _rename_into_place(aside: Path, target: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
         else:
-            _fsync(target.parent)
+            sync(target.parent)
             return
         if is_intact(target):
             return
@@ -96,11 +98,3 @@ def _beside(target: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,19 +13,13 @@ import importlib.util
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from megaent.ops.compiled import COMPILED_CUDA_OPS, COMPILED_OPS
 from megaent.ops.divergence import Divergence
-
-COMPILED_OPS = Path(__file__).parents[1] / "_C.so"
-"""What ``scripts/build_ops`` makes of ``csrc/``."""
-
-COMPILED_CUDA_OPS = COMPILED_OPS.with_name("_CUDA.so")
-"""What ``scripts/build_cuda`` makes of ``csrc/``."""
 
 # Looked at once: torch.compile cannot look at a disk.
 _IS_THERE = {

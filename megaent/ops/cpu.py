@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from megaent.ops.backend import COMPILED_OPS
+from megaent.ops.compiled import COMPILED_OPS
 from megaent.ops.divergence import KL_ROWS, Divergence
 from megaent.ops.reference import NUM_TOP, adjacent
 

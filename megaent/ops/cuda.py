@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from megaent.ops.backend import COMPILED_CUDA_OPS
+from megaent.ops.compiled import COMPILED_CUDA_OPS
 from megaent.ops.divergence import Divergence
 from megaent.ops.reference import adjacent, count_above, top_logits
 

@@ -6,12 +6,12 @@ read by the servers, and removed.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 
+from megaent.durable import sync
 from megaent.rollout.sglang.control import Control
 from megaent.sync.buckets import Bucket
 from megaent.sync.session import Session
@@ -39,16 +39,16 @@ class DiskTransport:
     def send(self, bucket: Bucket, session: Session) -> None:
         path = self._folder / _WRITING / f"model-{self._num_files:05d}.safetensors"
         save_file(dict(bucket.tensors()), path, metadata={"format": "pt"})
-        _to_disk(path)
+        sync(path)
         self._num_files += 1
 
     def finish(self, session: Session) -> None:
         """Nothing to read where no tensor changed."""
         if self._num_files:
             ready = self._folder / _READY
-            _to_disk(self._folder / _WRITING)
+            sync(self._folder / _WRITING)
             (self._folder / _WRITING).rename(ready)
-            _to_disk(self._folder)
+            sync(self._folder)
             body = {"model_path": str(ready), "flush_cache": False}
             session.each(
                 lambda url: self._control.post(
@@ -60,11 +60,3 @@ class DiskTransport:
     def close(self) -> None:
         for name in (_WRITING, _READY):
             shutil.rmtree(self._folder / name, ignore_errors=True)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from support.tiny_hf import save_tiny
 from transformers import AutoModelForCausalLM
 
+from megaent.actor.architecture import Architecture
 from megaent.actor.convert import Piece, from_shards, pieces, to_shard
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.megatron_folder import hf_shapes
-from megaent.actor.model import Architecture
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout
 from megaent.experience.pack import pack

@@ -9,7 +9,8 @@ import pytest
 
 from megaent.config import AdditionConfig
 from megaent.data.prompts import PromptStream
-from megaent.data.task import Task, load_task
+from megaent.data.registry import load_task
+from megaent.data.task import Task
 from megaent.types import Prompt
 
 

@@ -18,7 +18,8 @@ from megaent.data.chain_sum import (
     split_problems,
     teacher_trace,
 )
-from megaent.data.task import Task, decode_groups, load_task
+from megaent.data.registry import load_task
+from megaent.data.task import Task, decode_groups
 from megaent.data.warmup import _batches, make_tokenizer
 from megaent.data.warmup_recipe import ChainSumRecipe
 from megaent.errors import ConfigError, DataError

@@ -12,7 +12,8 @@ import pytest
 
 from megaent.config import JsonlConfig
 from megaent.data.jsonl import read_rows
-from megaent.data.task import Task, load_task
+from megaent.data.registry import load_task
+from megaent.data.task import Task
 from megaent.errors import DataError, ModelError
 
 GSM8K = {"question": "Tom has 3 eggs and buys 40. How many?", "answer": "3 + 40 = <<3+40=43>>43\n#### 1,043"}

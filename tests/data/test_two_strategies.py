@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from megaent.config import TwoStrategiesConfig
+from megaent.data.registry import load_task
 from megaent.data.step_boundary import tokens_holding
-from megaent.data.task import Task, decode_groups, load_task
+from megaent.data.task import Task, decode_groups
 from megaent.data.two_strategies import (
     STYLES,
     Problem,
