@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from megaent.metrics import read_metrics
+from megaent.report.metrics import read_metrics
 
 
 def points(run: Path) -> list[dict[str, float]]:

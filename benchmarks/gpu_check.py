@@ -155,14 +155,12 @@ def measure(folder: Path, shape: Shape, device: str) -> dict[str, object]:
     from megaent.actor.megatron_actor import ActorOptions, MegatronActor
     from megaent.actor.optimizer import AdamOptions
     from megaent.actor.parallel import close_parallel, init_parallel, resolve_device
+    from megaent.actor.sizes import Sizes
     from megaent.methods import build_method
     from megaent.objective.estimate import estimate
     from megaent.objective.seen import Alone, Seen
 
-    layout = init_parallel(
-        tp=1, pp=1, vpp=None, cp=1, sequence_parallel=False,
-        device=resolve_device(device), timeout_s=120, seed=0,
-    )  # fmt: skip
+    layout = init_parallel(Sizes(), device=resolve_device(device), timeout_s=120, seed=0)
     actor = MegatronActor(
         write_model(folder / "random", shape),
         layout,

@@ -26,9 +26,10 @@ from pathlib import Path
 from server_on_cpu import start_server
 
 from megaent.bench.record import ROOT, describe
-from megaent.config import ChainSumConfig, DemoModelConfig
-from megaent.data.warmup import CONTEXT, make_demo_model
-from megaent.metrics import read_metrics
+from megaent.data.chain_sum import ChainSumOptions
+from megaent.report.metrics import read_metrics
+from megaent.small_models.options import DemoModelOptions
+from megaent.small_models.warmup import CONTEXT, make_demo_model
 
 TRAINER_CORE, SERVER_CORE = 0, 1
 NUM_LEFT_OUT = 2
@@ -36,7 +37,7 @@ RUN_LIMIT_S = 1800.0
 _SIZES = ("hidden_size", "intermediate_size", "num_layers", "warmup_steps")
 
 
-def train(url: str, folder: Path, staleness: int, steps: int, model: DemoModelConfig) -> list[dict]:
+def train(url: str, folder: Path, staleness: int, steps: int, model: DemoModelOptions) -> list[dict]:
     """The metrics of a whole run in a process of its own."""
     words = [
         "train",
@@ -82,13 +83,13 @@ def summary(pairs: list[dict[str, list[dict[str, float]]]]) -> dict[str, object]
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
-    config = DemoModelConfig(
+    config = DemoModelOptions(
         hidden_size=options.hidden_size,
         intermediate_size=4 * options.hidden_size,
         num_layers=4,
         warmup_steps=60,
     )
-    model = make_demo_model(config, ChainSumConfig(), cache_dir=folder)
+    model = make_demo_model(config, ChainSumOptions(), cache_dir=folder)
     os.environ |= {"OMP_NUM_THREADS": "1", "MEGAENT_CACHE": str(folder)}
     os.sched_setaffinity(0, {SERVER_CORE})  # what is started inherits it
     server = start_server(model, folder / "server.log", context_length=CONTEXT, max_running_requests=128)

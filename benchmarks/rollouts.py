@@ -26,15 +26,16 @@ import torch
 from server_on_cpu import start_server
 
 from megaent.bench.record import describe
-from megaent.config import ChainSumConfig, DemoModelConfig
-from megaent.config_sglang import SGLangConfig
-from megaent.data.chain_sum import load_chain_sum
-from megaent.data.warmup import CONTEXT, make_demo_model
-from megaent.launch_sglang import Leader, start_sglang
-from megaent.rollout.embedded import EmbeddedEngine
+from megaent.data.chain_sum import ChainSumOptions, load_chain_sum
+from megaent.rollout.embedded.engine import EmbeddedEngine
+from megaent.rollout.options import Leader
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
+from megaent.rollout.sglang.options import SGLangOptions
 from megaent.rollout.sglang.wire import Question
+from megaent.run.launch_sglang import start_sglang
+from megaent.small_models.options import DemoModelOptions
+from megaent.small_models.warmup import CONTEXT, make_demo_model
 from megaent.types import Group, Prompt, RolloutRequest, SamplingParams
 
 GROUP_SIZE = 8
@@ -106,8 +107,8 @@ def processor_seconds() -> float:
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
-    model = make_demo_model(DemoModelConfig(), ChainSumConfig(), cache_dir=folder)
-    prompts: list[Prompt] = list(load_chain_sum(ChainSumConfig(), model).train)
+    model = make_demo_model(DemoModelOptions(), ChainSumOptions(), cache_dir=folder)
+    prompts: list[Prompt] = list(load_chain_sum(ChainSumOptions(), model).train)
     sampling = SamplingParams(max_new_tokens=options.tokens)
     requests = [
         RolloutRequest(index=place, prompt=prompt, seeds=tuple(range(GROUP_SIZE)))
@@ -122,7 +123,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         max_running_requests=options.in_flight,
     )
     try:
-        config = SGLangConfig(urls=[server.url], concurrency=options.in_flight)
+        config = SGLangOptions(urls=[server.url], concurrency=options.in_flight)
         engine = start_sglang(
             config,
             Leader(
@@ -132,7 +133,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, object]:
                 vocab_size=vocab_size,
                 context_length=CONTEXT,
                 dtype="float32",
-                device="cpu",
+                device=torch.device("cpu"),
             ),
         )
         engine.receive_weights(embedded.weights(), version=0)

@@ -34,7 +34,7 @@ from megaent.rollout.sglang.control import Control
 from megaent.sync.broadcast import BroadcastTransport
 from megaent.sync.buckets import Bucketer
 from megaent.sync.group import SendGroup
-from megaent.sync.sender import ServerSender, SyncOptions
+from megaent.sync.sender import SenderOptions, ServerSender
 
 LIMIT_S = 300.0
 
@@ -97,7 +97,13 @@ class Publication:
     """``weights`` to the server, after a share of the tensors was changed."""
 
     def __init__(
-        self, control: Control, url: str, weights: dict[str, Tensor], options: SyncOptions, *, changed: float
+        self,
+        control: Control,
+        url: str,
+        weights: dict[str, Tensor],
+        options: SenderOptions,
+        *,
+        changed: float,
     ) -> None:
         self._sender = ServerSender(control, BroadcastTransport(control, backend="gloo"), options)
         self._url = url
@@ -141,7 +147,7 @@ def publications_of(
     control: Control, url: str, weights: dict[str, Tensor], bucket_bytes: int
 ) -> dict[str, Publication]:
     def make(changed: float, *, only_changed: bool = False, check_every: int = 1) -> Publication:
-        options = SyncOptions(
+        options = SenderOptions(
             dtype=torch.float32,
             device="cpu",
             bucket_bytes=bucket_bytes,

@@ -2,7 +2,7 @@
 
 Importing this package imports nothing else: ``megaent.ops``, ``megaent.objective`` and
 ``megaent.methods`` need torch alone, the rest needs the ``train`` extra. Start reading at
-``megaent.trainer.Trainer.step``; docs/tour.md follows one prompt through it.
+``megaent.loop.trainer.Trainer.step``; docs/tour.md follows one prompt through it.
 """
 
 from __future__ import annotations

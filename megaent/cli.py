@@ -92,14 +92,14 @@ def _train(words: list[str]) -> int:
     _quiet_libraries()
     if "-m" in words or "--multirun" in words:
         return _sweep(words)
-    from megaent.composition import compose_config
+    from megaent.config.composition import compose_config
 
     overrides = [word for word in words if word != "--cfg"]
     config, text = compose_config(overrides)
     if "--cfg" in words:
         print(text, end="")
         return 0
-    from megaent.run import train
+    from megaent.run.run import train
 
     train(config, text, overrides)
     return 0
@@ -107,7 +107,7 @@ def _train(words: list[str]) -> int:
 
 def _sweep(words: list[str]) -> int:
     """Hydra's sweepers and launchers start the runs; each job is an ordinary run in its own directory."""
-    from megaent.sweep import sweep
+    from megaent.commands.sweep import sweep
 
     return sweep(words)
 
@@ -121,13 +121,13 @@ def _resume(words: list[str]) -> int:
             "resume the copy, without run.dir=",
             2,
         )
-    from megaent.command_record import ENVIRONMENT, read_command
+    from megaent.run.command_record import ENVIRONMENT, read_command
 
     path = Path(words[0])
     record = read_command(path)
     os.environ.update({name: record.environment[name] for name in ENVIRONMENT if name in record.environment})
     _quiet_libraries()
-    from megaent.composition import compose_config
+    from megaent.config.composition import compose_config
 
     everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
     # Quoted, because Hydra has a meaning for = and , and ( in a value.
@@ -135,7 +135,7 @@ def _resume(words: list[str]) -> int:
     everything += [f"run.dir={directory}", f"run.threads={record.threads}", *words[1:]]
     config, text = compose_config(everything)
     _refuse_other_defaults(path, compose_config(record.overrides)[1], words[1:])
-    from megaent.run import train
+    from megaent.run.run import train
 
     train(config, text, everything, is_resumed=True)
     return 0
@@ -169,7 +169,7 @@ def _values(node: object, prefix: str = "") -> dict[str, object]:
 
 def _demo(words: list[str]) -> int:
     _quiet_libraries()
-    from megaent.demo import demo
+    from megaent.commands.demo import demo
 
     demo(words)
     return 0
@@ -179,7 +179,7 @@ def _convert(words: list[str]) -> int:
     if len(words) != 2:
         return _fail("convert needs a source and a target: megaent convert SOURCE TARGET", 2)
     _quiet_libraries()
-    from megaent.actor.convert_folder import convert
+    from megaent.commands.convert import convert
 
     convert(Path(words[0]), Path(words[1]))
     return 0
@@ -198,7 +198,7 @@ def _doctor(words: list[str]) -> int:
 
         print(render_matrix(compatibility()))
         return 0
-    from megaent.doctor import doctor, exit_code, render
+    from megaent.commands.doctor import doctor, exit_code, render
 
     if words:
         return _fail(f"doctor takes --methods or nothing, got {' '.join(words)}", 2)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from megaent.errors import ConfigError
+
+MISSING: Any = "???"
+"""A value that must be given, in OmegaConf's own word for it."""
 
 
 def require(condition: bool, message: str) -> None:

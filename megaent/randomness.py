@@ -8,9 +8,10 @@ requests, or on what was drawn before, and nothing has to be saved in a checkpoi
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -34,7 +35,7 @@ def uniform(seed: Tensor, counter: Tensor) -> Tensor:
     z = (z ^ _shift_right(z, 30)) * _MIX_1
     z = (z ^ _shift_right(z, 27)) * _MIX_2
     z = z ^ _shift_right(z, 31)
-    return (_shift_right(z, 12).to(torch.float64) + 0.5) * 2.0**-52
+    return (_shift_right(z, 12).double() + 0.5) * 2.0**-52
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -186,8 +186,9 @@ class PolicyView:
     def response_mean(self, value_N: Tensor) -> Tensor:
         """[N] the mean of a detached ``value_N`` over the trained tokens of each token's response."""
         value_N = value_N.detach()
-        mask_N = self.mask.to(torch.float64)
-        sums_2S = torch.zeros(2, self.num_responses, dtype=torch.float64, device=value_N.device)
-        sums_2S.index_add_(1, self.owner, torch.stack([value_N.double() * mask_N, mask_N]))
+        mask_N = self.mask.double()
+        sums_2S = mask_N.new_zeros(2, self.num_responses)
+        sums_2S[0].index_add_(0, self.owner, value_N.double() * mask_N)
+        sums_2S[1].index_add_(0, self.owner, mask_N)
         total_S, count_S = self.population.sum(sums_2S)
         return (total_S / count_S.clamp(min=1))[self.owner].to(value_N.dtype)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest_plugins = ["support.program"]
+
 _COMMAND = re.compile(r"`[^`]+`|pip install|apt install|\./scripts/")
 _NO_GPU = "no CUDA device here; run `./scripts/test -m gpu` on a machine that has one"
 

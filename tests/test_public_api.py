@@ -13,11 +13,11 @@ import megaent
 
 # What ``pip install megaent`` must be able to import, with torch and numpy beside it and nothing else.
 PURE = [
-    "megaent.doctor",
+    "megaent.commands.doctor",
     "megaent.errors",
     "megaent.experience",
     "megaent.methods",
-    "megaent.metrics",
+    "megaent.report.metrics",
     "megaent.objective",
     "megaent.ops",
     "megaent.randomness",

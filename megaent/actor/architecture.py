@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from megaent.errors import ConfigError, ModelError
+from megaent.errors import ModelError
 
 VOCAB_MULTIPLE = 128  # the padded vocabulary does not depend on the layout
 
@@ -93,41 +92,3 @@ def _refuse_unsupported(file: Path, config: dict) -> None:
             raise ModelError(f"{file}: {key}=true is not supported")
     if config["model_type"] != "qwen2" and config.get("attention_bias"):
         raise ModelError(f"{file}: attention_bias=true is supported for qwen2 only")
-
-
-class Divisible(Protocol):
-    """The sizes that a layout divides: an Architecture, or a configuration of a model yet to be made."""
-
-    @property
-    def num_heads(self) -> int: ...
-
-    @property
-    def num_kv_heads(self) -> int: ...
-
-    @property
-    def intermediate_size(self) -> int: ...
-
-    @property
-    def num_layers(self) -> int: ...
-
-
-def check_layout(architecture: Divisible, *, tp: int, pp: int, vpp: int | None) -> None:
-    """Refuse a layout that does not divide the model, before anything is built."""
-    for name, size in (
-        ("attention heads", architecture.num_heads),
-        ("key/value heads", architecture.num_kv_heads),
-        ("intermediate size", architecture.intermediate_size),
-    ):
-        if size % tp:
-            divisors = [d for d in range(1, size + 1) if size % d == 0]
-            raise ConfigError(
-                f"parallel.tensor_model_parallel_size={tp} does not divide the model's {size} {name}; "
-                f"possible sizes are {divisors[:12]}"
-            )
-    stages = pp * (vpp or 1)
-    if architecture.num_layers % stages:
-        raise ConfigError(
-            f"parallel.pipeline_model_parallel_size={pp}"
-            + (f" x virtual {vpp}" if vpp else "")
-            + f" = {stages} stages must divide the model's {architecture.num_layers} layers"
-        )

@@ -162,7 +162,7 @@ def load_weights(
                 f"{piece.hf_names[0]} has {tensors[0].shape[0]} rows, config.json says vocab_size "
                 f"{architecture.vocab_size}; config.json and weights disagree"
             )
-        shard = to_shard(piece, tensors, architecture, tp=layout.tp, tp_rank=tp_rank)
+        shard = to_shard(piece, tensors, architecture, tp=layout.sizes.tp, tp_rank=tp_rank)
         if shard.shape != parameter.shape:
             raise ModelError(
                 f"{' + '.join(piece.hf_names)} give a shard of shape {list(shard.shape)}, "
@@ -200,9 +200,9 @@ def piece_owners(models: list[PolicyModel], architecture: Architecture, layout: 
         parameter = _lookup(parameters, piece.parameter)
         if parameter is not None:
             mine[piece.parameter] = Owner(stage, tuple(parameter.shape), parameter.dtype)
-    if layout.pp == 1:
+    if layout.sizes.pp == 1:
         return mine
-    stages: list[dict[str, Owner]] = [{} for _ in range(layout.pp)]
+    stages: list[dict[str, Owner]] = [{} for _ in range(layout.sizes.pp)]
     dist.all_gather_object(stages, mine, group=layout.pp_group)
     return {name: owner for found in reversed(stages) for name, owner in found.items()}
 
@@ -222,8 +222,8 @@ def named_weights(
 
 def _whole(piece: Piece, parameter: Tensor | None, owner: Owner, layout: Layout) -> list[Tensor]:
     """All tensor ranks' shards of one piece, on every stage."""
-    is_split = layout.tp > 1 and piece.kind != "whole"
-    count = layout.tp if is_split else 1
+    is_split = layout.sizes.tp > 1 and piece.kind != "whole"
+    count = layout.sizes.tp if is_split else 1
     stacked = torch.empty((count, *owner.shape), dtype=owner.dtype, device=layout.device)
     if layout.pp_group.rank() == owner.stage:
         assert parameter is not None, f"{piece.parameter} is missing on its own stage {owner.stage}"
@@ -232,7 +232,7 @@ def _whole(piece: Piece, parameter: Tensor | None, owner: Owner, layout: Layout)
             dist.all_gather(list(stacked.unbind()), data.contiguous(), group=layout.tp_group)
         else:
             stacked[0] = data
-    if layout.pp > 1:
+    if layout.sizes.pp > 1:
         source = dist.get_global_rank(layout.pp_group, owner.stage)
         dist.broadcast(stacked, src=source, group=layout.pp_group)
     return list(stacked.unbind())

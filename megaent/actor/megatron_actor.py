@@ -17,7 +17,7 @@ import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from megaent.actor.architecture import Architecture, check_layout, read_architecture
+from megaent.actor.architecture import Architecture, read_architecture
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
@@ -64,19 +64,15 @@ class MegatronActor:
     def __init__(self, folder: Path, layout: Layout, options: ActorOptions, adam: AdamOptions) -> None:
         self.layout, self.options, self.adam = layout, options, adam
         self.architecture: Architecture = read_architecture(folder)
-        check_layout(self.architecture, tp=layout.tp, pp=layout.pp, vpp=layout.vpp)
+        layout.sizes.check_model(self.architecture)
         self.config = transformer_config(
             self.architecture,
+            layout.sizes,
             dtype=DTYPES[options.dtype],
-            tp=layout.tp,
-            pp=layout.pp,
-            vpp=layout.vpp,
-            cp=layout.cp,
-            sequence_parallel=layout.sequence_parallel,
             recompute=options.recompute,
             implementation=options.implementation,
         )
-        stages = [None] if layout.vpp is None else list(range(layout.vpp))
+        stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
         for model in self.models:
             model.to(layout.device)
@@ -129,7 +125,7 @@ class MegatronActor:
         if packs:
             check = None if check is None else check.to(self.layout.device)
             self._run(batch, packs, scoring_step(statistics, temperature, check), is_training=False)
-        if self.layout.is_last_stage and self.layout.cp > 1:
+        if self.layout.is_last_stage and self.layout.sizes.cp > 1:
             dist.all_reduce(statistics, group=self.layout.cp_group)
         self.layout.from_last_stage(statistics)
         log_prob, entropy, disagrees = statistics.cpu()
@@ -192,12 +188,12 @@ class MegatronActor:
 
     def _whole_rounds(self, count: int) -> int:
         """Interleaved schedules run microbatches in rounds of the pipeline's length."""
-        return -(-count // self.layout.pp) * self.layout.pp if self.layout.vpp else count
+        return -(-count // self.layout.sizes.pp) * self.layout.sizes.pp if self.layout.sizes.vpp else count
 
     # ------------------------------------------------------------ shared by both
 
     def _packs(self, batch: Experience, responses: list[int]) -> list[list[int]]:
-        unit = 2 * self.layout.cp if self.layout.cp > 1 else 1
+        unit = 2 * self.layout.sizes.cp if self.layout.sizes.cp > 1 else 1
         lengths = [-(-length // unit) * unit for length in sequence_lengths(batch)]
         return split_microbatches(responses, lengths, self.options.microbatch_tokens)
 
@@ -206,15 +202,16 @@ class MegatronActor:
     ) -> None:
         packs = packs + [[]] * (self._whole_rounds(len(packs)) - len(packs))
         layout = self.layout
-        multiple = pack_multiple(cp=layout.cp, tp=layout.tp if layout.sequence_parallel else 1)
-        at_least = self._common_length(batch, packs, multiple) if layout.vpp else 0
+        sizes = layout.sizes
+        multiple = pack_multiple(cp=sizes.cp, tp=sizes.tp if sizes.sequence_parallel else 1)
+        at_least = self._common_length(batch, packs, multiple) if sizes.vpp else 0
 
         def microbatches() -> Iterator[Microbatch]:
             for pack in packs:
                 microbatch = build_microbatch(
                     batch,
                     pack,
-                    cp=layout.cp,
+                    cp=layout.sizes.cp,
                     cp_rank=layout.cp_group.rank(),
                     multiple=multiple,
                     at_least=at_least,
@@ -237,7 +234,7 @@ class MegatronActor:
         """Of the longest pack. Interleaved schedules get packs of one length: with two stages both
         neighbours are one rank, and there Megatron's exchange of shapes and of tensors deadlocks."""
         lengths = sequence_lengths(batch)
-        return max(padded_length(lengths, pack, cp=self.layout.cp, multiple=multiple) for pack in packs)
+        return max(padded_length(lengths, pack, cp=self.layout.sizes.cp, multiple=multiple) for pack in packs)
 
     def _reduce(self, sums: MetricSums) -> Metrics:
         """Token means over every microbatch, context rank and replica, on every rank."""
@@ -250,8 +247,8 @@ class MegatronActor:
             tokens = max(values.pop("tokens"), 1.0)
             loss = values.pop("loss")
             boxed = [{name: value / tokens for name, value in values.items()} | {"loss": loss}]
-        if layout.pp > 1:
-            last = dist.get_global_rank(layout.pp_group, layout.pp - 1)
+        if layout.sizes.pp > 1:
+            last = dist.get_global_rank(layout.pp_group, layout.sizes.pp - 1)
             dist.broadcast_object_list(boxed, src=last, group=layout.pp_group)
         return dict(boxed[0] or {})
 

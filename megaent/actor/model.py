@@ -22,6 +22,7 @@ from torch import Tensor
 from megaent.actor.architecture import Architecture
 from megaent.actor.attention import PackedAttention, RMSNorm
 from megaent.actor.canary import disagreement
+from megaent.actor.sizes import Sizes
 from megaent.ops import TokenStatistics, linear_logprob_entropy
 
 
@@ -92,16 +93,13 @@ class PolicyModel(GPTModel):
 
 def transformer_config(
     architecture: Architecture,
+    sizes: Sizes,
     *,
     dtype: torch.dtype,
-    tp: int,
-    pp: int,
-    vpp: int | None,
-    cp: int,
-    sequence_parallel: bool,
     recompute: bool,
     implementation: str,
 ) -> TransformerConfig:
+    """Megatron's configuration of ``architecture`` under a layout; ``recompute`` every layer or none."""
     on_gpu = torch.cuda.is_available()
     recomputation = (
         {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
@@ -128,13 +126,13 @@ def transformer_config(
         params_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         pipeline_dtype=dtype,
-        tensor_model_parallel_size=tp,
-        pipeline_model_parallel_size=pp,
-        virtual_pipeline_model_parallel_size=vpp,
-        context_parallel_size=cp,
-        sequence_parallel=sequence_parallel,
+        tensor_model_parallel_size=sizes.tp,
+        pipeline_model_parallel_size=sizes.pp,
+        virtual_pipeline_model_parallel_size=sizes.vpp,
+        context_parallel_size=sizes.cp,
+        sequence_parallel=sizes.sequence_parallel,
         transformer_impl=implementation,
-        variable_seq_lengths=vpp is None,  # interleaved schedules are given packs of one length
+        variable_seq_lengths=sizes.vpp is None,  # interleaved schedules are given packs of one length
         moe_token_dispatcher_type="alltoall",
         calculate_per_token_loss=True,  # no division by microbatches: the loss weights normalise
         gradient_accumulation_fusion=False,

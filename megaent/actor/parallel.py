@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from megaent.actor import megatron_cpu
+from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
 
 Shared = TypeVar("Shared")
@@ -30,21 +31,15 @@ class Layout:
 
     rank: int
     world_size: int
-    tp: int
-    pp: int
-    vpp: int | None
-    cp: int
+    sizes: Sizes
     dp: int
     dp_rank: int
-    sequence_parallel: bool
     device: torch.device
     replica_group: ProcessGroup  # every rank of this copy of the model
     replica_leader: int  # global rank of its leader
 
     def __str__(self) -> str:
-        virtual = f"x{self.vpp}" if self.vpp else ""
-        sp = "+SP" if self.sequence_parallel else ""
-        return f"TP{self.tp}{sp} PP{self.pp}{virtual} CP{self.cp} DP{self.dp} on {self.device.type}"
+        return f"{self.sizes} DP{self.dp} on {self.device.type}"
 
     @property
     def is_leader(self) -> bool:
@@ -77,7 +72,7 @@ class Layout:
 
     def from_last_stage(self, tensor: Tensor) -> Tensor:
         """The last pipeline stage's ``tensor`` on every stage, in place."""
-        if self.pp > 1:
+        if self.sizes.pp > 1:
             last = parallel_state.get_pipeline_model_parallel_last_rank()
             dist.broadcast(tensor, src=last, group=self.pp_group)
         return tensor
@@ -147,7 +142,7 @@ class ContextParallel:
         return self._reduce(value, dist.ReduceOp.MAX)
 
     def _reduce(self, value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
-        if self._layout.cp == 1:
+        if self._layout.sizes.cp == 1:
             return value
         reduced = value.clone()
         dist.all_reduce(reduced, op=operation, group=self._layout.cp_group)
@@ -171,40 +166,20 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def check_world(size: int, *, tp: int, pp: int, cp: int) -> None:
-    """Refuse a world that the layout does not divide."""
-    needed = tp * pp * cp
-    if size % needed:
-        raise ConfigError(
-            f"tensor {tp} x pipeline {pp} x context {cp} = {needed} processes a model copy, but the world "
-            f"has {size}; start with torchrun --nproc-per-node {needed} (or a multiple of it)"
-        )
-
-
-def init_parallel(
-    *,
-    tp: int,
-    pp: int,
-    vpp: int | None,
-    cp: int,
-    sequence_parallel: bool,
-    device: torch.device,
-    timeout_s: float,
-    seed: int,
-) -> Layout:
+def init_parallel(sizes: Sizes, *, device: torch.device, timeout_s: float, seed: int) -> Layout:
     """Join the process group torchrun describes (or one of a single process) and lay Megatron's groups."""
     if device.type == "cpu":
         megatron_cpu.adapt()
     else:
         torch.cuda.set_device(device)
     size = world_size()
-    check_world(size, tp=tp, pp=pp, cp=cp)
+    sizes.check_world(size)
     _init_process_group(size, device, timeout_s)
     parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=tp,
-        pipeline_model_parallel_size=pp,
-        virtual_pipeline_model_parallel_size=vpp,
-        context_parallel_size=cp,
+        tensor_model_parallel_size=sizes.tp,
+        pipeline_model_parallel_size=sizes.pp,
+        virtual_pipeline_model_parallel_size=sizes.vpp,
+        context_parallel_size=sizes.cp,
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     dp_rank = parallel_state.get_data_parallel_rank()
@@ -212,13 +187,9 @@ def init_parallel(
     return Layout(
         rank=dist.get_rank(),
         world_size=size,
-        tp=tp,
-        pp=pp,
-        vpp=vpp,
-        cp=cp,
+        sizes=sizes,
         dp=parallel_state.get_data_parallel_world_size(),
         dp_rank=dp_rank,
-        sequence_parallel=sequence_parallel,
         device=device,
         replica_group=group,
         replica_leader=leader,

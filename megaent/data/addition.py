@@ -15,20 +15,42 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from megaent.config import AdditionConfig
+from megaent.data.options import DataOptions
 from megaent.data.task import Task, alternate
 from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer, newline_token_ids
 from megaent.errors import DataError
+from megaent.options import require, require_positive
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
 
 HELD_OUT_SHARE = 4  # one problem in so many
 EVALUATION_PROMPTS = 256  # of each split
 ALL_TRAIN_PROMPTS = 2048  # what train_prompts=0 makes: with examples drawn at will there is no natural end
+
+
+@dataclass
+class AdditionOptions(DataOptions):
+    """``data=addition``: few-shot addition for a real language model."""
+
+    name: str = "addition"
+    train_prompts: int = 2048
+    digits: int = 1  # of the easy split
+    hard_digits: int = 2  # of the hard split, evaluated beside the easy one
+    hard_fraction: float = 0.0  # of the training prompts
+    shots: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive("data", digits=self.digits, hard_digits=self.hard_digits)
+        require(
+            0 <= self.hard_fraction <= 1,
+            f"data.hard_fraction must lie in [0, 1], got {self.hard_fraction}",
+        )
 
 
 class Sum(NamedTuple):
@@ -41,7 +63,7 @@ class Sum(NamedTuple):
         return draw_seed("addition held out", low, high) % HELD_OUT_SHARE == 0
 
 
-def load_addition(config: AdditionConfig, model_path: Path) -> Task:
+def load_addition(config: AdditionOptions, model_path: Path) -> Task:
     """The task, tokenised by the model's own tokenizer."""
     if config.shots < 0:
         raise DataError(f"data.shots must be 0 or more, got {config.shots}")

@@ -14,13 +14,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from megaent.config import ChainSumConfig
+from megaent.data.options import DataOptions
 from megaent.data.task import Task, alternate
 from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
 from megaent.errors import DataError
+from megaent.options import require
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
 
@@ -39,7 +41,27 @@ Operands = tuple[int, ...]
 _SLIPS = (1, -1, 2)  # what an erring step adds to the true sum
 
 
-def load_chain_sum(config: ChainSumConfig, model_path: Path) -> Task:
+@dataclass
+class ChainSumOptions(DataOptions):
+    """``data=chain_sum``: indexed chain sums, one token an integer (docs/tasks.md)."""
+
+    name: str = "chain_sum"
+    train_prompts: int = 1024
+    operands_min: int = 2
+    operands_max: int = 6
+    largest: int = 3  # operands are 0 … largest
+    teacher_error: float = 0.2  # per step of a teacher trace
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            2 <= self.operands_min <= self.operands_max <= 8,
+            "data.operands_min and data.operands_max must satisfy 2 <= min <= max <= 8, got "
+            f"{self.operands_min} and {self.operands_max}",
+        )
+
+
+def load_chain_sum(config: ChainSumOptions, model_path: Path) -> Task:
     """The task, tokenised by the model's own tokenizer."""
     tokenizer = load_tokenizer(model_path)
     lengths = range(config.operands_min, config.operands_max + 1)

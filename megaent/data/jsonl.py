@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megaent.config import JsonlConfig
+from megaent.answers.final_answer import read_key
+from megaent.data.options import DataOptions
 from megaent.data.task import Task
 from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
 from megaent.errors import DataError
-from megaent.final_answer import read_key
+from megaent.options import MISSING, require
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
 
@@ -28,6 +29,29 @@ log = logging.getLogger(__name__)
 
 QUESTION_KEYS = ("question", "problem", "prompt", "input")
 ANSWER_KEYS = ("answer", "final_answer", "solution", "target")
+
+
+@dataclass
+class JsonlOptions(DataOptions):
+    """``data=jsonl``: any .jsonl, or .json array, of questions and answers."""
+
+    name: str = "jsonl"
+    path: str = MISSING
+    eval_path: str = ""  # evaluation questions; "" holds out `eval_fraction` of `path`
+    eval_fraction: float = 0.05
+    question_key: str = ""  # "" finds question, problem, prompt or input
+    answer_key: str = ""  # "" finds answer, solution, final_answer or target
+    template: str = "chat"  # chat | plain
+    instruction: str = "Reason step by step and put the final answer in \\boxed{}."
+    timeout_s: float = 5.0  # of checking one answer
+    drop_unusable: bool = False  # leave rows out that cannot be graded, instead of refusing the file
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.template in ("chat", "plain"),
+            f"data.template must be chat or plain, got {self.template!r}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +68,7 @@ class Row:
         return hashlib.sha256(self.question.encode()).hexdigest()[:16]
 
 
-def load_jsonl(config: JsonlConfig, model_path: Path, *, max_prompt_tokens: int) -> Task:
+def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int) -> Task:
     """The file's questions as prompts for the model, split into training and evaluation."""
     train, evaluation = _split(config)
     tokenizer = load_tokenizer(model_path)
@@ -97,7 +121,7 @@ def _names(rows: Sequence[Row]) -> Iterator[str]:
 # ---------------------------------------------------------------- splits
 
 
-def _split(config: JsonlConfig) -> tuple[list[Row], list[Row]]:
+def _split(config: JsonlOptions) -> tuple[list[Row], list[Row]]:
     """Training and evaluation rows; no question is in both."""
     if config.eval_path:
         train = read_rows(config, Path(config.path))
@@ -126,7 +150,7 @@ def _split(config: JsonlConfig) -> tuple[list[Row], list[Row]]:
 # ---------------------------------------------------------------- rows
 
 
-def read_rows(config: JsonlConfig, path: Path) -> list[Row]:
+def read_rows(config: JsonlOptions, path: Path) -> list[Row]:
     """Every row of the file, in its order."""
     try:
         # utf-8-sig: some editors begin a file with a byte order mark.
@@ -183,7 +207,7 @@ def _array(text: str, path: Path) -> Iterator[tuple[str, object]]:
         yield f"{path} row {number}", fields
 
 
-def _row(fields: object, place: str, config: JsonlConfig) -> Row:
+def _row(fields: object, place: str, config: JsonlOptions) -> Row:
     if not isinstance(fields, dict):
         raise DataError(f"{place}: expected a JSON object, got {type(fields).__name__}")
     question = _field(fields, config.question_key, QUESTION_KEYS, place=place, option="data.question_key")

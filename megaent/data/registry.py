@@ -1,20 +1,39 @@
-"""The tasks that ``data=`` can name."""
+"""The tasks that ``data=`` can name. A new one is a file with its options and its loader, and a line here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from megaent.config import AdditionConfig, ChainSumConfig, DataConfig, JsonlConfig, TwoStrategiesConfig
-from megaent.data.addition import load_addition
-from megaent.data.chain_sum import load_chain_sum
-from megaent.data.jsonl import load_jsonl
+from megaent.data.addition import AdditionOptions, load_addition
+from megaent.data.chain_sum import ChainSumOptions, load_chain_sum
+from megaent.data.jsonl import JsonlOptions, load_jsonl
+from megaent.data.options import DataOptions
 from megaent.data.task import Task
-from megaent.data.two_strategies import load_two_strategies
+from megaent.data.two_strategies import TwoStrategiesOptions, load_two_strategies
 from megaent.errors import ConfigError, DataError
 
 
-def load_task(config: DataConfig, model_path: Path, *, max_prompt_tokens: int) -> Task:
-    """The task of this configuration, tokenised for the model in ``model_path``.
+class Entry(NamedTuple):
+    options: type[DataOptions]
+    load: Callable[[Any, Path, int], Task]  # options, the model's folder, tokens that a prompt may have
+
+
+TASKS = {
+    "chain_sum": Entry(ChainSumOptions, lambda options, model, _: load_chain_sum(options, model)),
+    "two_strategies": Entry(
+        TwoStrategiesOptions, lambda options, model, _: load_two_strategies(options, model)
+    ),
+    "addition": Entry(AdditionOptions, lambda options, model, _: load_addition(options, model)),
+    "jsonl": Entry(
+        JsonlOptions, lambda options, model, limit: load_jsonl(options, model, max_prompt_tokens=limit)
+    ),
+}
+
+
+def load_task(options: DataOptions, model_path: Path, *, max_prompt_tokens: int) -> Task:
+    """The task that ``options.name`` says, tokenised for the model in ``model_path``.
 
     ``max_prompt_tokens`` is what the model's context leaves beside ``rollout.max_new_tokens``
     (``megaent.data.tokenizer.context_length``).
@@ -24,18 +43,9 @@ def load_task(config: DataConfig, model_path: Path, *, max_prompt_tokens: int) -
             "rollout.max_new_tokens must leave room for a prompt in the model's context, and it leaves "
             f"{max_prompt_tokens} tokens; lower it"
         )
-    match config:
-        case JsonlConfig():
-            task = load_jsonl(config, model_path, max_prompt_tokens=max_prompt_tokens)
-        case ChainSumConfig():
-            task = load_chain_sum(config, model_path)
-        case AdditionConfig():
-            task = load_addition(config, model_path)
-        case TwoStrategiesConfig():
-            task = load_two_strategies(config, model_path)
-        case _:
-            known = "chain_sum, two_strategies, addition or jsonl"
-            raise ConfigError(f"data must be {known}, got {type(config).__name__}")
+    if options.name not in TASKS:
+        raise ConfigError(f"data must be one of {', '.join(TASKS)}, got {options.name!r}")
+    task = TASKS[options.name].load(options, model_path, max_prompt_tokens)
     for prompt in (*task.train, *task.evaluation):
         if len(prompt.tokens) > max_prompt_tokens:
             raise DataError(

@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from megaent.config import TwoStrategiesConfig
 from megaent.data.chain_sum import EOS, PAD, UNKNOWN
+from megaent.data.options import DataOptions
 from megaent.data.task import Task, alternate
 from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
 from megaent.errors import DataError
+from megaent.options import require
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
 
@@ -42,6 +44,26 @@ _EASY_WHEN_TERSE = 0.6  # of the answers at once while they are learnt; others c
 _EASY_AT_LAST = 0.4
 
 
+@dataclass
+class TwoStrategiesOptions(DataOptions):
+    """``data=two_strategies``: sums modulo a number, answered at once or step by step (docs/tasks.md)."""
+
+    name: str = "two_strategies"
+    train_prompts: int = 256
+    easy_fraction: float = 0.75  # of the training prompts: two numbers; the others have four or five
+    modulus: int = 13
+    careful_share: float = 0.02  # of the answers that the warm-up ends on: those with steps
+    teacher_error: float = 0.05  # per result of a teacher trace
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.train_prompts > 0, "data.train_prompts must be above 0: this task has millions, got 0")
+        require(7 <= self.modulus <= 64, f"data.modulus must lie in 7 to 64, got {self.modulus}")
+        for name in ("easy_fraction", "careful_share", "teacher_error"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"data.{name} must lie in [0, 1], got {value}")
+
+
 class Problem(NamedTuple):
     """``Problem(2, (3, 7))`` is ``3c ; 7d``: the letters name the numbers and do not change the sum."""
 
@@ -53,7 +75,7 @@ class Problem(NamedTuple):
         return list(zip(LETTERS[self.letter :], self.numbers, strict=False))
 
 
-def load_two_strategies(config: TwoStrategiesConfig, model_path: Path) -> Task:
+def load_two_strategies(config: TwoStrategiesOptions, model_path: Path) -> Task:
     """The task, tokenised by the model's own tokenizer."""
     tokenizer = load_tokenizer(model_path)
 

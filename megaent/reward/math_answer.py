@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from megaent.final_answer import LONGEST_ANSWER, canonical, find_answer, plainly_equal
+from megaent.answers.final_answer import LONGEST_ANSWER, canonical, find_answer, plainly_equal
 from megaent.reward.checker_pool import CheckerPool, Verdict
 from megaent.types import Grade, Group
 

@@ -83,7 +83,7 @@ class _Moved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SyncOptions:
+class SenderOptions:
     """How weights are published. ``dtype`` and ``device`` are those of the servers."""
 
     dtype: torch.dtype  # weights are cast to it before they travel
@@ -101,7 +101,7 @@ class ServerSender:
     that failed the last time, or that another trainer has written says otherwise.
     """
 
-    def __init__(self, control: Control, transport: Transport, options: SyncOptions) -> None:
+    def __init__(self, control: Control, transport: Transport, options: SenderOptions) -> None:
         self._control = control
         self._transport = transport
         self._options = options

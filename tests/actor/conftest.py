@@ -8,18 +8,10 @@ import pytest
 import torch
 
 from megaent.actor.parallel import Layout, close_parallel, init_parallel
+from megaent.actor.sizes import Sizes
 
 
 @pytest.fixture(scope="module")
 def layout() -> Iterator[Layout]:
-    yield init_parallel(
-        tp=1,
-        pp=1,
-        vpp=None,
-        cp=1,
-        sequence_parallel=False,
-        device=torch.device("cpu"),
-        timeout_s=60,
-        seed=0,
-    )
+    yield init_parallel(Sizes(), device=torch.device("cpu"), timeout_s=60, seed=0)
     close_parallel()

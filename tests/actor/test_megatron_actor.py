@@ -15,7 +15,8 @@ from support.tiny_hf import save_tiny
 from megaent.actor.attention import length_buckets
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
-from megaent.actor.parallel import Layout, check_world
+from megaent.actor.parallel import Layout
+from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError, ModelError, NumericsError
 from megaent.experience.pack import pack
 from megaent.methods import build_method
@@ -154,7 +155,7 @@ def test_a_folder_without_a_model_is_named(layout: Layout, tmp_path: Path) -> No
 @pytest.mark.parametrize(("size", "tp", "pp", "cp"), [(3, 2, 1, 1), (2, 2, 2, 1), (1, 1, 1, 2)])
 def test_a_world_that_the_layout_does_not_divide_is_refused(size: int, tp: int, pp: int, cp: int) -> None:
     with pytest.raises(ConfigError, match=f"the world has {size}; start with torchrun --nproc-per-node"):
-        check_world(size, tp=tp, pp=pp, cp=cp)
+        Sizes(tp=tp, pp=pp, cp=cp).check_world(size)
 
 
 def test_buckets_put_every_row_back_in_its_place() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megaent.config import AdditionConfig
+from megaent.data.addition import AdditionOptions
 from megaent.data.prompts import PromptStream
 from megaent.data.registry import load_task
 from megaent.data.task import Task
@@ -26,7 +26,9 @@ def sums(prompt: Prompt) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def task(byte_model: Path) -> Task:
-    return load_task(AdditionConfig(train_prompts=400, hard_fraction=0.25), byte_model, max_prompt_tokens=200)
+    return load_task(
+        AdditionOptions(train_prompts=400, hard_fraction=0.25), byte_model, max_prompt_tokens=200
+    )
 
 
 def test_answers_and_examples_are_true_sums(task: Task) -> None:
@@ -66,13 +68,13 @@ def test_prompts_are_distinct_and_their_ids_too(task: Task) -> None:
 
 
 def test_the_training_seed_leaves_the_evaluation_alone(byte_model: Path, task: Task) -> None:
-    other = load_task(AdditionConfig(train_prompts=400, seed=1), byte_model, max_prompt_tokens=200)
+    other = load_task(AdditionOptions(train_prompts=400, seed=1), byte_model, max_prompt_tokens=200)
     assert other.evaluation == task.evaluation
     assert not {p.text for p in other.train} & {p.text for p in task.train}
 
 
 def test_without_examples_the_one_digit_task_is_as_large_as_it_is(byte_model: Path) -> None:
-    task = load_task(AdditionConfig(shots=0, train_prompts=1000), byte_model, max_prompt_tokens=200)
+    task = load_task(AdditionOptions(shots=0, train_prompts=1000), byte_model, max_prompt_tokens=200)
     easy = {p.text for p in (*task.train, *task.evaluation) if p.split == "easy"}
     assert easy == {f"{a} + {b} =" for a in range(10) for b in range(10)}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from megaent.config import ChainSumConfig
 from megaent.data.chain_sum import (
     LARGEST_NUMBER,
     STYLES,
     VOCABULARY,
+    ChainSumOptions,
     even_shares,
     problem_text,
     split_problems,
@@ -20,9 +20,9 @@ from megaent.data.chain_sum import (
 )
 from megaent.data.registry import load_task
 from megaent.data.task import Task, decode_groups
-from megaent.data.warmup import _batches, make_tokenizer
-from megaent.data.warmup_recipe import ChainSumRecipe
 from megaent.errors import ConfigError, DataError
+from megaent.small_models.warmup import _batches, make_tokenizer
+from megaent.small_models.warmup_recipe import ChainSumRecipe
 from megaent.types import Group, Response
 
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def task(folder: Path) -> Task:
-    return load_task(ChainSumConfig(largest=3, train_prompts=1024), folder, max_prompt_tokens=100)
+    return load_task(ChainSumOptions(largest=3, train_prompts=1024), folder, max_prompt_tokens=100)
 
 
 def test_the_answer_is_the_sum_of_the_numbers_in_the_text(task: Task) -> None:
@@ -77,7 +77,7 @@ def test_any_prefix_of_the_evaluation_is_balanced_over_lengths(task: Task) -> No
 
 
 def test_the_evaluation_does_not_depend_on_the_seed(folder: Path, task: Task) -> None:
-    other = load_task(ChainSumConfig(largest=3, train_prompts=100, seed=9), folder, max_prompt_tokens=100)
+    other = load_task(ChainSumOptions(largest=3, train_prompts=100, seed=9), folder, max_prompt_tokens=100)
     assert other.evaluation == task.evaluation
     assert {p.id for p in other.train} != {p.id for p in task.train}
 
@@ -103,9 +103,9 @@ def test_sums_beyond_the_vocabulary_are_refused() -> None:
 
 def test_a_context_without_room_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="leaves 0 tokens"):
-        load_task(ChainSumConfig(), folder, max_prompt_tokens=0)
+        load_task(ChainSumOptions(), folder, max_prompt_tokens=0)
     with pytest.raises(DataError, match="has 6 tokens, and the model's context leaves 5"):
-        load_task(ChainSumConfig(largest=1, operands_max=2), folder, max_prompt_tokens=5)
+        load_task(ChainSumOptions(largest=1, operands_max=2), folder, max_prompt_tokens=5)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megaent.config import JsonlConfig
-from megaent.data.jsonl import read_rows
+from megaent.data.jsonl import JsonlOptions, read_rows
 from megaent.data.registry import load_task
 from megaent.data.task import Task
 from megaent.errors import DataError, ModelError
@@ -27,7 +26,7 @@ def write(folder: Path, rows: list[object], name: str = "data.jsonl") -> Path:
 
 
 def load(path: Path, model: Path, *, max_prompt_tokens: int = 1000, **options: object) -> Task:
-    config = replace(JsonlConfig(path=str(path)), **options)
+    config = replace(JsonlOptions(path=str(path)), **options)
     return load_task(config, model, max_prompt_tokens=max_prompt_tokens)
 
 
@@ -52,12 +51,12 @@ def numbered(count: int, *, start: int = 0) -> list[object]:
 def test_every_usual_form_is_understood(tmp_path: Path, row: object, answer: str) -> None:
     for name in ("data.jsonl", "data.json"):
         path = write(tmp_path, [row], name)
-        assert [r.answer for r in read_rows(JsonlConfig(path=str(path)), path)] == [answer]
+        assert [r.answer for r in read_rows(JsonlOptions(path=str(path)), path)] == [answer]
 
 
 def test_named_keys_come_first(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "no", "answer": "no", "ask": "yes?", "key": "4"}])
-    [row] = read_rows(JsonlConfig(path=str(path), question_key="ask", answer_key="key"), path)
+    [row] = read_rows(JsonlOptions(path=str(path), question_key="ask", answer_key="key"), path)
     assert (row.question, row.answer) == ("yes?", "4")
 
 
@@ -160,18 +159,18 @@ def test_what_cannot_be_used_is_named_by_its_line(tmp_path: Path, text: str, mes
     path = tmp_path / "bad.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=message) as raised:
-        read_rows(JsonlConfig(path=str(path)), path)
+        read_rows(JsonlOptions(path=str(path)), path)
     assert str(path) in str(raised.value)
 
 
 def test_all_unusable_rows_are_named_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "a", "answer": a} for a in ("1", None, "2", "")], "data.json")
     with pytest.raises(DataError, match=re.compile("2 rows are unusable.*row 2.*row 4", re.DOTALL)):
-        read_rows(JsonlConfig(path=str(path)), path)
+        read_rows(JsonlOptions(path=str(path)), path)
 
 
 def test_other_unusable_files_say_what_was_expected(tmp_path: Path, byte_model: Path) -> None:
-    config = JsonlConfig(path="unused")
+    config = JsonlOptions(path="unused")
     with pytest.raises(DataError, match="No such file"):
         read_rows(config, tmp_path / "absent.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"question": "\xe9"}')
@@ -193,7 +192,7 @@ def test_a_prompt_that_does_not_fit_names_its_line(tmp_path: Path, byte_model: P
 def test_unusual_line_separators_inside_text_do_not_break_a_line(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('\ufeff{"question": "a\u2028b\x85c", "answer": "1"}\r\n', encoding="utf-8")
-    [row] = read_rows(JsonlConfig(path=str(path)), path)
+    [row] = read_rows(JsonlOptions(path=str(path)), path)
     assert row.question == "a\u2028b\x85c"
 
 
@@ -204,7 +203,7 @@ if "MEGAENT_DATA" in os.environ:
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_published_sets_load_whole(name: str) -> None:
         path = Path(os.environ["MEGAENT_DATA"]) / name
-        assert len(read_rows(JsonlConfig(path=str(path)), path)) == PUBLISHED[name]
+        assert len(read_rows(JsonlOptions(path=str(path)), path)) == PUBLISHED[name]
 
 
 def test_unusable_rows_are_left_out_when_asked_for_and_said(
@@ -212,7 +211,7 @@ def test_unusable_rows_are_left_out_when_asked_for_and_said(
 ) -> None:
     path = write(tmp_path, [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": None}])
     with caplog.at_level("WARNING"):
-        rows = read_rows(JsonlConfig(path=str(path), drop_unusable=True), path)
+        rows = read_rows(JsonlOptions(path=str(path), drop_unusable=True), path)
     assert [row.question for row in rows] == ["1 + 1?"]
     assert "1 unusable rows are left out" in caplog.text
     assert "line 2" in caplog.text
@@ -220,5 +219,5 @@ def test_unusable_rows_are_left_out_when_asked_for_and_said(
 
 def test_an_empty_answer_beside_a_solution_is_read_off_the_solution(tmp_path: Path) -> None:
     path = write(tmp_path, [{"problem": "2 + 2?", "answer": "", "solution": "It is \\boxed{4}."}])
-    [row] = read_rows(JsonlConfig(path=str(path)), path)
+    [row] = read_rows(JsonlOptions(path=str(path)), path)
     assert row.answer == "4"

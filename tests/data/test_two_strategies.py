@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from megaent.config import TwoStrategiesConfig
 from megaent.data.registry import load_task
 from megaent.data.step_boundary import tokens_holding
 from megaent.data.task import Task, decode_groups
 from megaent.data.two_strategies import (
     STYLES,
     Problem,
+    TwoStrategiesOptions,
     held_out_problems,
     lessons,
     problem_text,
@@ -24,12 +24,12 @@ from megaent.data.two_strategies import (
     training_problems,
     vocabulary,
 )
-from megaent.data.warmup import make_tokenizer
 from megaent.errors import ConfigError, DataError
 from megaent.reward.reward import make_reward
+from megaent.small_models.warmup import make_tokenizer
 from megaent.types import Group, Response
 
-CONFIG = TwoStrategiesConfig()
+CONFIG = TwoStrategiesOptions()
 MODULUS = CONFIG.modulus
 WORDS = vocabulary(MODULUS)
 

@@ -11,8 +11,8 @@ import torch
 from support.runs import DEMO, Program, checkpoint, largest_difference, repeatable, saved_state
 from support.tiny_loop import VOCAB, make_trainer
 
-from megaent.ahead import Ahead, read_drawn, write_drawn
 from megaent.errors import CheckpointError, EngineError
+from megaent.loop.ahead import Ahead, read_drawn, write_drawn
 from megaent.randomness import uniform
 from megaent.types import Group, Metrics, Prompt, Response, RolloutRequest, SamplingParams
 

@@ -10,7 +10,7 @@ import torch
 from support.tiny_loop import VOCAB, WANTED, make_trainer
 
 from megaent.errors import NumericsError
-from megaent.trainer import Trainer
+from megaent.loop.trainer import Trainer
 
 
 def probability_of_wanted(trainer: Trainer) -> float:
@@ -92,7 +92,7 @@ def test_the_loop_needs_no_megatron() -> None:
 
     code = (
         "import sys\nsys.modules['megatron'] = None\n"
-        "import megaent.trainer, megaent.actor.tiny_actor, megaent.rollout.fake\n"
+        "import megaent.loop.trainer, megaent.actor.tiny_actor, megaent.rollout.fake\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False

@@ -13,7 +13,7 @@ import torch
 from support.batches import applied, gradients, random_groups, scored_batch
 
 import megaent.methods
-from megaent.composition import options_of
+from megaent.config.composition import options_of
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
 from megaent.objective.compose import Part

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from megaent.errors import DataError, EngineError, ModelError, NumericsError
 from megaent.randomness import uniform
-from megaent.rollout.decode import Row, decode
-from megaent.rollout.embedded import EmbeddedEngine
+from megaent.rollout.embedded.decode import Row, decode
+from megaent.rollout.embedded.engine import EmbeddedEngine
 from megaent.types import Group, Prompt, RolloutRequest, SamplingParams
 
 # Of four lengths, one of them twice, and one prompt of a single token.

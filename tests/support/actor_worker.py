@@ -17,6 +17,7 @@ from megatron.core import parallel_state
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel
+from megaent.actor.sizes import Sizes
 from megaent.experience.pack import assign_minibatches, pack
 from megaent.methods import build_method
 from megaent.objective.estimate import estimate
@@ -54,7 +55,7 @@ def run_all(jobs: list[dict]) -> None:
     for _, alike in groupby(sorted(jobs, key=key), key=key):
         same = list(alike)
         device = torch.device(same[0].get("device", "cpu"))
-        layout = init_parallel(**same[0]["layout"], device=device, timeout_s=300, seed=1)
+        layout = init_parallel(Sizes(**same[0]["layout"]), device=device, timeout_s=300, seed=1)
         for job in same:
             run(job, layout)
         # The process group stays: one torchrun rendezvous serves every layout of the file.

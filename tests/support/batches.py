@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from megaent.experience.pack import SECOND_ROLLOUT, pack
-from megaent.method_state import MethodState, outcome
+from megaent.loop.method_state import MethodState, outcome
 from megaent.objective.estimate import estimate
 from megaent.objective.method import Method, Schedule
 from megaent.objective.seen import Alone, Seen, tie_order

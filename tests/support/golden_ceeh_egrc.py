@@ -9,7 +9,7 @@ from typing import Any
 from support.golden_inputs import experience, numbers, seen, tokens
 from torch import Tensor
 
-from megaent.efficiency import (
+from megaent.evaluation.efficiency import (
     length_adjusted_accuracy,
     normalized_accuracy_gap,
     normalized_accuracy_gap_table1,

@@ -11,7 +11,7 @@ from support.golden_ceeh_egrc import Case, given
 from support.golden_inputs import experience, numbers, rows_of, seen, tokens, view
 from torch import Tensor
 
-from megaent.efficiency import (
+from megaent.evaluation.efficiency import (
     accuracy_efficiency_score,
 )
 from megaent.methods.sent import sent

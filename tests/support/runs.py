@@ -24,13 +24,13 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from megaent.checkpoint import verify
-from megaent.metrics import is_repeatable, read_metrics
+from megaent.report.metrics import is_repeatable, read_metrics
+from megaent.run.checkpoint import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MEGAENT_TEST_MARK"
 LIMIT_S = 150.0
-DYING = ROOT / "tests" / "loop" / "dying.py"
+DYING = ROOT / "tests" / "run" / "dying.py"
 
 # Every size is given, so that another default is not another test. The model has learnt just enough for
 # its groups to hold right and wrong responses.
@@ -156,7 +156,7 @@ class Program:
         return self.start(*words, environment=environment).finish()
 
     def run_dying_at(self, moment: str, *words: str) -> Outcome:
-        """``megaent WORDS``, killed at ``moment`` (see tests/loop/dying.py)."""
+        """``megaent WORDS``, killed at ``moment`` (see tests/run/dying.py)."""
         outcome = self.start(moment, *words, program=(str(DYING),)).finish()
         assert outcome.code == -signal.SIGKILL, f"lived through {moment}: {outcome}"
         return outcome

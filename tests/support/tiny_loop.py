@@ -8,11 +8,11 @@ from dataclasses import replace
 from megaent.actor.tiny_actor import TinyActor
 from megaent.data.prompts import PromptStream
 from megaent.data.task import Task
-from megaent.method_state import MethodState
+from megaent.loop.method_state import MethodState
+from megaent.loop.trainer import Trainer
 from megaent.methods import build_method
 from megaent.rollout.engine import RolloutEngine
 from megaent.rollout.fake import FakeEngine
-from megaent.trainer import Trainer
 from megaent.types import Grade, Group, Prompt, SamplingParams
 
 VOCAB = 12

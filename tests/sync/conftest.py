@@ -13,7 +13,7 @@ from torch import Tensor
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.sync.broadcast import BroadcastTransport
-from megaent.sync.sender import ServerSender, SyncOptions
+from megaent.sync.sender import SenderOptions, ServerSender
 
 SHAPES = {
     "model.embed_tokens.weight": (70, 8),
@@ -67,7 +67,7 @@ def control() -> Iterator[Control]:
 
 @pytest.fixture
 def make_sender(control: Control) -> Iterator[Callable[..., ServerSender]]:
-    """A sender by broadcast with small buckets; keywords are those of SyncOptions."""
+    """A sender by broadcast with small buckets; keywords are those of SenderOptions."""
     made: list[ServerSender] = []
 
     def make(*, timeout_s: float = 20.0, servers_per_group: int = 1, **options: object) -> ServerSender:
@@ -75,7 +75,7 @@ def make_sender(control: Control) -> Iterator[Callable[..., ServerSender]]:
             control, backend="gloo", servers_per_group=servers_per_group, timeout_s=timeout_s
         )
         chosen = {"dtype": torch.float32, "device": "cpu", "bucket_bytes": 700} | options
-        made.append(ServerSender(control, transport, SyncOptions(**chosen)))
+        made.append(ServerSender(control, transport, SenderOptions(**chosen)))
         return made[-1]
 
     yield make

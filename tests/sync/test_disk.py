@@ -13,7 +13,7 @@ from torch import Tensor
 from megaent.errors import EngineError
 from megaent.rollout.sglang.control import Control
 from megaent.sync.disk import DiskTransport
-from megaent.sync.sender import ServerSender, SyncOptions
+from megaent.sync.sender import SenderOptions, ServerSender
 
 Weights = Callable[..., dict[str, Tensor]]
 Start = Callable[..., WeightServer]
@@ -21,7 +21,7 @@ Start = Callable[..., WeightServer]
 
 @pytest.fixture
 def sender(control: Control, sync_folder: Path) -> ServerSender:
-    options = SyncOptions(dtype=torch.float32, device="cpu", bucket_bytes=700, only_changed=True)
+    options = SenderOptions(dtype=torch.float32, device="cpu", bucket_bytes=700, only_changed=True)
     return ServerSender(control, DiskTransport(control, sync_folder), options)
 
 

@@ -16,15 +16,15 @@ from support.weight_server import WeightServer
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from megaent.agreement import require_same_log_probs
 from megaent.errors import EngineError
+from megaent.loop.agreement import require_same_log_probs
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.prompt_log_probs import read_log_probs, request_of
 from megaent.rollout.sglang.server import Server, ServerOptions
 from megaent.sync.buckets import Bucketer
 from megaent.sync.disk import DiskTransport
 from megaent.sync.ipc import handles
-from megaent.sync.sender import ServerSender, SyncOptions
+from megaent.sync.sender import SenderOptions, ServerSender
 from megaent.sync.session import Session
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]  # a server may need minutes to start
@@ -146,7 +146,7 @@ def test_broadcast_weights_are_used_at_once(
 def test_weights_from_disk_are_used_at_once(
     real: list[Server], model: Model, control: Control, sync_folder: Path
 ) -> None:
-    options = SyncOptions(dtype=torch.float32, device="cpu", bucket_bytes=100_000)
+    options = SenderOptions(dtype=torch.float32, device="cpu", bucket_bytes=100_000)
     sender = ServerSender(control, DiskTransport(control, sync_folder), options)
     for version in (4, 5):
         sender.send(model.weights(version).items(), version, servers=[real[0].url])

@@ -15,10 +15,7 @@ from support.faulty_server import VOCABULARY, FaultyServer
 from support.real_server import PYTHON, START_LIMIT_S, Truth, start_servers
 from torch import Tensor
 
-from megaent.config import ChainSumConfig, DemoModelConfig
-from megaent.data.chain_sum import load_chain_sum
-from megaent.data.warmup import CONTEXT as DEMO_CONTEXT
-from megaent.data.warmup import make_demo_model
+from megaent.data.chain_sum import ChainSumOptions, load_chain_sum
 from megaent.errors import EngineError
 from megaent.rollout.sglang.client import Client, ClientOptions
 from megaent.rollout.sglang.colocation import Colocation
@@ -28,8 +25,11 @@ from megaent.rollout.sglang.engine import SGLangEngine
 from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
 from megaent.rollout.sglang.server import Server
+from megaent.small_models.options import DemoModelOptions
+from megaent.small_models.warmup import CONTEXT as DEMO_CONTEXT
+from megaent.small_models.warmup import make_demo_model
 from megaent.sync.broadcast import BroadcastTransport
-from megaent.sync.sender import ServerSender, SyncOptions
+from megaent.sync.sender import SenderOptions, ServerSender
 from megaent.types import Metrics, Prompt, RolloutRequest
 
 CONTEXT = 200
@@ -125,8 +125,8 @@ def ask() -> Callable[..., list[RolloutRequest]]:
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demonstration's model, warmed up for as long as its distributions need to have a shape."""
-    model = DemoModelConfig(warmup_steps=80, warmup_batch=16)
-    return make_demo_model(model, ChainSumConfig(), cache_dir=tmp_path_factory.mktemp("demo"))
+    model = DemoModelOptions(warmup_steps=80, warmup_batch=16)
+    return make_demo_model(model, ChainSumOptions(), cache_dir=tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +136,7 @@ def truth(demo_folder: Path) -> Truth:
 
 @pytest.fixture(scope="session")
 def prompts(demo_folder: Path) -> tuple[Prompt, ...]:
-    return load_chain_sum(ChainSumConfig(train_prompts=24), demo_folder).train
+    return load_chain_sum(ChainSumOptions(train_prompts=24), demo_folder).train
 
 
 @pytest.fixture(scope="session")
@@ -160,7 +160,7 @@ def make_real_engine(truth: Truth) -> Iterator[Callable[..., SGLangEngine]]:
         sender = ServerSender(
             control,
             BroadcastTransport(control, backend="gloo"),
-            SyncOptions(dtype=torch.float32, device="cpu"),
+            SenderOptions(dtype=torch.float32, device="cpu"),
         )
         made.append((connections, sender))
         engine = SGLangEngine(

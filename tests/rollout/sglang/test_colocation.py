@@ -19,7 +19,7 @@ from megaent.rollout.sglang.engine import SGLangEngine
 from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
 from megaent.sync.broadcast import BroadcastTransport
-from megaent.sync.sender import ServerSender, SyncOptions
+from megaent.sync.sender import SenderOptions, ServerSender
 
 WEIGHTS: dict[str, Tensor] = {"model.norm.weight": torch.arange(8.0)}
 
@@ -44,7 +44,7 @@ def engine(server: WeightServer, tmp_path: Path) -> Iterator[SGLangEngine]:
         sender=ServerSender(
             control,
             BroadcastTransport(control, backend="gloo"),
-            SyncOptions(dtype=torch.float32, device="cpu"),
+            SenderOptions(dtype=torch.float32, device="cpu"),
         ),
         vocab_size=64,
         context_length=64,

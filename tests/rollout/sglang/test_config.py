@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from megaent.composition import compose_config
-from megaent.config_sglang import SGLangConfig
+from megaent.config.composition import compose_config
 from megaent.errors import ConfigError
-from megaent.launch_sglang import Leader, on_own_gpus, start_sglang
+from megaent.rollout.options import Leader
+from megaent.rollout.sglang.options import SGLangOptions
+from megaent.run.launch_sglang import on_own_gpus, start_sglang
 
 DEMO = ("experiment=demo", "rollout=sglang")
 
@@ -18,7 +20,7 @@ def test_the_demonstration_composes_with_sglang() -> None:
     rollout = compose_config([*DEMO, "+rollout.server_args.tp_size=2", "rollout.sync.transport=disk"])[
         0
     ].rollout
-    assert isinstance(rollout, SGLangConfig)
+    assert isinstance(rollout, SGLangOptions)
     assert rollout.starts_servers
     assert rollout.server_args == {"tp_size": 2}
     assert rollout.sync.transport == "disk"
@@ -99,7 +101,7 @@ def test_what_is_about_gpus_is_refused_without_them(override: str, tmp_path: Pat
         vocab_size=8,
         context_length=64,
         dtype="float32",
-        device="cpu",
+        device=torch.device("cpu"),
     )
     with pytest.raises(ConfigError, match=r"about GPUs' memory .* device=cpu"):
         start_sglang(config, leader)

@@ -26,7 +26,7 @@ from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
 from megaent.sync.broadcast import BroadcastTransport
 from megaent.sync.disk import DiskTransport
-from megaent.sync.sender import ServerSender, SyncOptions
+from megaent.sync.sender import SenderOptions, ServerSender
 from megaent.types import Prompt, RolloutRequest, SamplingParams
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
@@ -104,7 +104,7 @@ def publish(recording: Recording, folder: Path) -> None:
         DiskTransport(control, folder / "weights"),
     ):
         server = WeightServer({name: tuple(tensor.shape) for name, tensor in weights})
-        sender = ServerSender(control, transport, SyncOptions(dtype=torch.float32, device="cpu"))
+        sender = ServerSender(control, transport, SenderOptions(dtype=torch.float32, device="cpu"))
         try:
             assert not sender.send(weights, 1, servers=[server.url]).failed
             sender.close()

@@ -12,7 +12,7 @@ from support.documents import metrics_of_servers
 from support.real_server import ROOT, START_LIMIT_S
 from support.runs import DEMO, Program, recorded_steps
 
-from megaent.metrics import read_metrics
+from megaent.report.metrics import read_metrics
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.server import Server

@@ -12,7 +12,7 @@ import torch
 from support.real_server import START_LIMIT_S, Truth
 from torch import Tensor
 
-from megaent.rollout.embedded import EmbeddedEngine
+from megaent.rollout.embedded.engine import EmbeddedEngine
 from megaent.rollout.sampling import nucleus
 from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control

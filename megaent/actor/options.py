@@ -1,0 +1,89 @@
+"""``model=hf``, ``optim`` and ``parallel``: what an actor can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from megaent.actor.sizes import Sizes
+from megaent.options import MISSING, require, require_positive
+
+
+@dataclass
+class ModelOptions:
+    """``model=hf``: a Hugging Face folder on this machine (Qwen2, Qwen3 or Llama)."""
+
+    path: str = MISSING
+    dtype: str = "float32"  # float32 | bfloat16 | float64
+    implementation: str = "local"  # local | transformer_engine
+    recompute: bool = False  # recompute every layer in the backward pass
+
+    def __post_init__(self) -> None:
+        require(
+            self.dtype in ("float32", "bfloat16", "float64"),
+            f"model.dtype must be float32, bfloat16 or float64, got {self.dtype!r}",
+        )
+        require(
+            self.implementation in ("local", "transformer_engine"),
+            f"model.implementation must be local or transformer_engine, got {self.implementation!r}",
+        )
+
+
+@dataclass
+class OptimOptions:
+    lr: float = 1e-6
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    clip_grad: float = 1.0  # global norm; 0 switches clipping off
+    warmup_steps: int = 0  # optimiser steps of linear warm-up, then constant
+    minibatches: int = 1  # optimiser steps a rollout batch, whole groups in prompt order
+
+    def __post_init__(self) -> None:
+        require_positive("optim", eps=self.eps, minibatches=self.minibatches)
+        require(self.lr >= 0, f"optim.lr must be 0 or more, got {self.lr}")
+        require(self.clip_grad >= 0, f"optim.clip_grad must be 0 or more, got {self.clip_grad}")
+        require(self.warmup_steps >= 0, f"optim.warmup_steps must be 0 or more, got {self.warmup_steps}")
+
+
+@dataclass
+class ParallelOptions:
+    """Megatron's own names; data parallelism is what remains of the world size."""
+
+    tensor_model_parallel_size: int = 1
+    pipeline_model_parallel_size: int = 1
+    virtual_pipeline_model_parallel_size: Optional[int] = None  # noqa: UP045
+    context_parallel_size: int = 1
+    sequence_parallel: bool = False
+    microbatch_tokens: int = 8192  # prompt and response tokens a microbatch, at most
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "parallel",
+            tensor_model_parallel_size=self.tensor_model_parallel_size,
+            pipeline_model_parallel_size=self.pipeline_model_parallel_size,
+            context_parallel_size=self.context_parallel_size,
+            microbatch_tokens=self.microbatch_tokens,
+        )
+        require(
+            not self.sequence_parallel or self.tensor_model_parallel_size > 1,
+            "parallel.sequence_parallel=true has no effect without tensor parallelism; set "
+            "parallel.tensor_model_parallel_size to 2 or more, or sequence_parallel=false",
+        )
+        vpp = self.virtual_pipeline_model_parallel_size
+        require(
+            vpp is None or (vpp > 1 and self.pipeline_model_parallel_size > 1),
+            f"parallel.virtual_pipeline_model_parallel_size={vpp} needs at least 2 virtual stages "
+            "on at least 2 pipeline stages; raise parallel.pipeline_model_parallel_size or leave it null",
+        )
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(
+            tp=self.tensor_model_parallel_size,
+            pp=self.pipeline_model_parallel_size,
+            vpp=self.virtual_pipeline_model_parallel_size,
+            cp=self.context_parallel_size,
+            sequence_parallel=self.sequence_parallel,
+        )

@@ -1,0 +1,79 @@
+"""How many processes share one copy of the model, and in which way: one value for everybody who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from megaent.errors import ConfigError
+
+
+class Divisible(Protocol):
+    """What a layout divides: an Architecture, or the options of a model yet to be made."""
+
+    @property
+    def num_heads(self) -> int: ...
+
+    @property
+    def num_kv_heads(self) -> int: ...
+
+    @property
+    def intermediate_size(self) -> int: ...
+
+    @property
+    def num_layers(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Tensor, pipeline, virtual pipeline and context parallel sizes; data parallelism is what remains."""
+
+    tp: int = 1
+    pp: int = 1
+    vpp: int | None = None  # virtual stages a rank, 2 or more
+    cp: int = 1
+    sequence_parallel: bool = False
+
+    def __str__(self) -> str:
+        virtual = f"x{self.vpp}" if self.vpp else ""
+        sp = "+SP" if self.sequence_parallel else ""
+        return f"TP{self.tp}{sp} PP{self.pp}{virtual} CP{self.cp}"
+
+    @property
+    def model_parallel(self) -> int:
+        """Processes of one copy of the model."""
+        return self.tp * self.pp * self.cp
+
+    def check(self, model: Divisible, world: int) -> None:
+        """Refuse, before anything is built, a world or a model that these sizes do not divide."""
+        self.check_world(world)
+        self.check_model(model)
+
+    def check_world(self, world: int) -> None:
+        needed = self.model_parallel
+        if world % needed:
+            raise ConfigError(
+                f"tensor {self.tp} x pipeline {self.pp} x context {self.cp} = {needed} processes a model "
+                f"copy, but the world has {world}; start with torchrun --nproc-per-node {needed} (or a "
+                "multiple of it)"
+            )
+
+    def check_model(self, model: Divisible) -> None:
+        for name, size in (
+            ("attention heads", model.num_heads),
+            ("key/value heads", model.num_kv_heads),
+            ("intermediate size", model.intermediate_size),
+        ):
+            if size % self.tp:
+                divisors = [d for d in range(1, size + 1) if size % d == 0]
+                raise ConfigError(
+                    f"parallel.tensor_model_parallel_size={self.tp} does not divide the model's {size} "
+                    f"{name}; possible sizes are {divisors[:12]}"
+                )
+        stages = self.pp * (self.vpp or 1)
+        if model.num_layers % stages:
+            raise ConfigError(
+                f"parallel.pipeline_model_parallel_size={self.pp}"
+                + (f" x virtual {self.vpp}" if self.vpp else "")
+                + f" = {stages} stages must divide the model's {model.num_layers} layers"
+            )

@@ -1,0 +1,1 @@
+"""The commands of ``megaent``, one file each; they may import everything, and ``cli`` alone imports them."""

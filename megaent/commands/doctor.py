@@ -1,0 +1,230 @@
+"""What this machine has and lacks: ``megaent doctor``.
+
+Nothing is imported to look at it, torch aside: a broken Transformer Engine raises when imported, and a
+package that shares apex's name would run. Installed versions and files on the disk are asked instead.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from megaent import config_folder
+from megaent.errors import MissingDependency
+
+State = Literal["ok", "optional", "missing"]
+
+_TRAIN = "./scripts/setup, or pip install 'megaent[train]'"
+_GPU = "pip install 'megaent[gpu]'"
+_GPU_ONLY = "of use on a machine with CUDA only: leave it out here"
+_APEX = (
+    "APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install -v --no-build-isolation git+https://github.com/NVIDIA/apex "
+    "(the index's package named apex is another one)"
+)
+_SGLANG = "./scripts/setup_sglang (an environment of its own)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing looked at. ``missing`` stops ``megaent train``; ``optional`` is absent and does no harm."""
+
+    name: str
+    state: State
+    found: str
+    fix: str = ""  # the command that adds it, or why it may stay away
+
+
+def doctor(root: Path | None = None) -> list[Check]:
+    """Look at the machine; ``root`` is where ``.venv-sglang`` would be (the folder above the package)."""
+    devices = _cuda_devices()
+    gpu_fix = _GPU if devices else _GPU_ONLY
+    return [
+        _python(),
+        _package("torch", at_least=(2, 11), below=(2, 14), fix=_TRAIN),
+        _package("numpy", at_least=(1,), below=(2, 4), fix=_TRAIN),
+        _package("megatron-core", at_least=(0, 16, 1), below=(0, 16, 2), fix=_TRAIN),
+        _package("transformers", at_least=(5,), below=(6,), fix=_TRAIN),
+        _package("hydra-core", at_least=(1, 3), below=(1, 4), fix=_TRAIN),
+        _package("math-verify", at_least=(0,), below=(1,), fix=_TRAIN),
+        _configs(),
+        _cuda(devices),
+        _package("transformer-engine", at_least=(2, 9), below=(2, 12), fix=gpu_fix, needed=False),
+        _package("triton", at_least=(3,), below=(4,), fix=gpu_fix, needed=False),
+        _apex(_APEX if devices else _GPU_ONLY),
+        _program("C++ compiler", ("c++", "g++", "clang++"), fix="apt install g++"),
+        _program("CUDA compiler", ("nvcc",), fix="./scripts/setup_nvcc" if devices else _GPU_ONLY),
+        _cpp_ops(),
+        _cuda_ops("./scripts/build_cuda (needs nvcc)" if devices else _GPU_ONLY),
+        *_backends(),
+        _sglang(root or Path(__file__).parents[2]),
+    ]
+
+
+def render(checks: Sequence[Check]) -> str:
+    """One line a check, aligned; what is not there is followed by the command that adds it."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.state:<8}  {check.name:<{width}}  {check.found}")
+        if check.fix and check.state != "ok":
+            lines.append(f"{'':<8}  {'':<{width}}  -> {check.fix}")
+    return "\n".join(lines)
+
+
+def exit_code(checks: Sequence[Check]) -> int:
+    """0 unless something that training needs is missing."""
+    return MissingDependency.exit_code if any(check.state == "missing" for check in checks) else 0
+
+
+# ---------------------------------------------------------------- single checks
+
+
+def _python() -> Check:
+    version = sys.version_info
+    fits = (3, 11) <= version[:2] < (3, 13)
+    return Check(
+        name="Python",
+        state="ok" if fits else "missing",
+        found=f"{version.major}.{version.minor}.{version.micro} at {sys.executable}",
+        fix="MEGAENT_PYTHON=/path/to/python3.11 ./scripts/setup (3.11 or 3.12)",
+    )
+
+
+def _package(
+    name: str, *, at_least: tuple[int, ...], below: tuple[int, ...], fix: str, needed: bool = True
+) -> Check:
+    """Whether a distribution is installed in the wanted range, from its metadata alone."""
+    absent: State = "missing" if needed else "optional"
+    wanted = f"wanted {_dotted(at_least)} or later, below {_dotted(below)}"
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name=name, state=absent, found=f"not installed, {wanted}", fix=fix)
+    if not at_least <= _release(version) < below:
+        return Check(name=name, state=absent, found=f"{version}, {wanted}", fix=fix)
+    return Check(name=name, state="ok", found=version)
+
+
+def _configs() -> Check:
+    try:
+        folder = config_folder()
+    except FileNotFoundError as error:
+        return Check(name="configurations", state="missing", found=str(error))
+    count = sum(1 for _ in folder.rglob("*.yaml"))
+    return Check(
+        name="configurations", state="ok" if count else "missing", found=f"{count} files in {folder}"
+    )
+
+
+def _cuda_devices() -> list[str]:
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [
+        f"{torch.cuda.get_device_name(i)} (sm_{''.join(map(str, torch.cuda.get_device_capability(i)))}, "
+        f"{torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB)"
+        for i in range(torch.cuda.device_count())
+    ]
+
+
+def _cuda(devices: list[str]) -> Check:
+    if devices:
+        return Check(name="CUDA", state="ok", found=", ".join(devices))
+    if shutil.which("nvidia-smi") is None:
+        return Check(name="CUDA", state="optional", found="no device; everything runs on the CPU")
+    return Check(
+        name="CUDA",
+        state="optional",
+        found="the driver is here (nvidia-smi), but the installed torch sees no device",
+        fix="MEGAENT_TORCH_INDEX=<index of PyTorch's CUDA builds> ./scripts/setup",
+    )
+
+
+def _apex(fix: str) -> Check:
+    """NVIDIA's apex is the one with ``optimizers`` and the extension ``amp_C``."""
+    spec = importlib.util.find_spec("apex")
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    has_optimizers = any((Path(folder) / "optimizers").is_dir() for folder in folders)
+    has_extension = importlib.util.find_spec("amp_C") is not None
+    if has_optimizers and has_extension:
+        return Check(name="apex", state="ok", found="apex.optimizers and amp_C")
+    found = "not installed"
+    if has_optimizers:
+        found = "installed without its extension amp_C"
+    elif spec is not None:
+        found = "another package of that name"
+    return Check(name="apex", state="optional", found=f"{found}; Megatron uses torch's optimiser", fix=fix)
+
+
+def _program(name: str, programs: Sequence[str], *, fix: str) -> Check:
+    paths = [path for path in map(shutil.which, programs) if path]
+    if paths:
+        return Check(name=name, state="ok", found=paths[0])
+    return Check(name=name, state="optional", found=f"no {' or '.join(programs)}", fix=fix)
+
+
+def _cpp_ops() -> Check:
+    if importlib.util.find_spec("megaent._C") is None:
+        return Check(
+            name="C++ ops",
+            state="optional",
+            found="not built; the backend reference takes their place",
+            fix="./scripts/build_ops (needs a C++ compiler)",
+        )
+    from megaent.ops import cpu
+
+    return Check(name="C++ ops", state="ok", found=f"{cpu.COMPILED_OPS} at the level {cpu.simd_level()}")
+
+
+def _cuda_ops(fix: str) -> Check:
+    spec = importlib.util.find_spec("megaent._CUDA")
+    if spec is None:
+        return Check(name="CUDA ops", state="optional", found="not built; no backend cuda", fix=fix)
+    return Check(name="CUDA ops", state="ok", found=f"{spec.origin}; taken where backend=cuda is named")
+
+
+def _backends() -> list[Check]:
+    """For each op, the implementation it runs when none is named."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    from megaent import ops
+    from megaent.ops.backend import available_backends, get_backend
+
+    # A backend is a module, whatever its protocol says.
+    chosen = str(getattr(get_backend(), "__name__", "unknown")).rpartition(".")[2]
+    found = f"{chosen} (of {', '.join(available_backends())})"
+    # By convention an op is a function, in lower case; what is capitalised is a type.
+    return [Check(name=f"op {name}", state="ok", found=found) for name in ops.__all__ if name.islower()]
+
+
+def _sglang(root: Path) -> Check:
+    infos = sorted((root / ".venv-sglang").glob("lib/python*/site-packages/sglang-*.dist-info"))
+    if infos:
+        version = infos[-1].name.removeprefix("sglang-").removesuffix(".dist-info")
+        return Check(name="SGLang", state="ok", found=f"{version} in {root / '.venv-sglang'}")
+    return Check(
+        name="SGLang",
+        state="optional",
+        found="no .venv-sglang; the embedded engine needs none",
+        fix=_SGLANG,
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """``2.13.0+cpu`` -> ``(2, 13, 0)``; what is not a number ends it."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
+
+
+def _dotted(release: tuple[int, ...]) -> str:
+    return ".".join(map(str, release))

@@ -1,0 +1,37 @@
+"""``megaent train -m``: Hydra's sweeper and launcher start one ordinary run per combination."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from megaent import config_folder
+from megaent.config.composition import ROOT, expand_method_options, register, to_typed
+from megaent.errors import MegaentError
+
+
+def sweep(words: Sequence[str]) -> int:
+    """Run every combination, each in ``<sweep dir>/<number>``; 0 when all succeeded."""
+    register()
+    flags = [word for word in words if word.startswith("-")]
+    overrides = expand_method_options([word for word in words if not word.startswith("-")])
+    sys.argv = ["megaent", *flags, *overrides]
+    hydra.main(config_path=str(config_folder()), config_name=ROOT, version_base="1.3")(_job)()
+    return 0
+
+
+def _job(composed: DictConfig) -> None:
+    from megaent.run.run import train
+
+    job = HydraConfig.get()
+    with open_dict(composed):
+        composed.run.dir = job.runtime.output_dir
+    try:
+        train(to_typed(composed), OmegaConf.to_yaml(composed), list(job.overrides.task))
+    except MegaentError as error:
+        # Hydra would print a traceback for anything but an exit.
+        raise SystemExit(f"megaent: {error}") from error

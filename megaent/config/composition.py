@@ -1,0 +1,152 @@
+"""From overrides to a typed configuration: Hydra composes, the schema types, and mistakes are explained."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, field, fields, make_dataclass
+from typing import get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from megaent import config_folder
+from megaent.actor.options import OptimOptions, ParallelOptions
+from megaent.data.registry import TASKS
+from megaent.errors import ConfigError
+from megaent.methods import METHODS, build_method
+from megaent.options import require
+from megaent.rollout.sglang.options import SyncOptions
+from megaent.run.config import CheckpointOptions, EvaluateOptions, RunOptions, TrainConfig
+from megaent.run.engines import ENGINES
+from megaent.run.models import MODELS, check_model
+
+ROOT = "train"
+
+
+def register() -> None:
+    """Put the schema, the groups and one typed node per method into Hydra's ConfigStore."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=TrainConfig)
+    for group, nodes in _GROUPS.items():
+        for name, node in nodes.items():
+            store.store(group=group, name=name, node=node)
+    for name, function in METHODS.items():
+        store.store(group="method", name=name, node=options_of(name, function), package=f"method.{name}")
+
+
+_GROUPS: dict[str, dict[str, type]] = {
+    group: {name: entry.options for name, entry in registry.items()}
+    for group, registry in (("model", MODELS), ("data", TASKS), ("rollout", ENGINES))
+}
+
+
+def options_of(name: str, function: Callable[..., object]) -> type:
+    """The keyword arguments of a method's function as a typed dataclass: defaults live there, once."""
+    hints = get_type_hints(function)
+    fields = [
+        (parameter.name, hints[parameter.name], field(default=parameter.default))
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+    return make_dataclass(f"{name}_options", fields)
+
+
+def compose_config(overrides: Sequence[str]) -> tuple[TrainConfig, str]:
+    """The typed configuration of ``overrides`` and its YAML text.
+
+    Raises ConfigError for an unknown key (with the nearest known ones), a wrong type or a value that
+    a check refuses.
+    """
+    register()
+    expanded = expand_method_options(list(overrides))
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            composed = compose(ROOT, overrides=expanded)
+    except HydraException as error:
+        raise ConfigError(_explain(error)) from error
+    try:
+        return to_typed(composed), OmegaConf.to_yaml(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+
+
+def to_typed(composed: DictConfig) -> TrainConfig:
+    """Dataclasses all the way down, checked; a missing value names its key."""
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value; add {missing[0]}=… to the command")
+    try:
+        config = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(config, TrainConfig), f"composed a {type(config).__name__}"
+    config.method = build_method({name: asdict(options) for name, options in config.method.items()})
+    check_run(config)
+    return config
+
+
+def check_run(config: TrainConfig) -> None:
+    """What only the whole configuration can tell."""
+    require(
+        config.optim.minibatches <= config.rollout.prompts_per_step,
+        f"optim.minibatches={config.optim.minibatches} exceeds rollout.prompts_per_step="
+        f"{config.rollout.prompts_per_step}: minibatches are whole groups; lower the first"
+        " or raise the second",
+    )
+    check_model(config.model, config.data)
+
+
+def expand_method_options(overrides: list[str]) -> list[str]:
+    """``method.coef=1`` is short for ``method.<name>.coef=1`` when there is one method."""
+    chosen = [o.split("=", 1)[1] for o in overrides if o.startswith("method=")]
+    names = [name.strip() for name in chosen[-1].strip("[]").split(",")] if chosen else ["grpo"]
+
+    def expand(override: str) -> str:
+        match = re.match(r"method\.(\w+)(?=[=])", override)
+        if match is None or match.group(1) in METHODS:
+            return override
+        if len(names) > 1:
+            option = match.group(1)
+            owners = [n for n in names if n in METHODS and option in inspect.signature(METHODS[n]).parameters]
+            raise ConfigError(
+                f"method.{option} could belong to any of {', '.join(names)}; write "
+                f"{' or '.join(f'method.{n}.{option}' for n in owners or names)}"
+            )
+        return f"method.{names[0]}.{override.removeprefix('method.')}"
+
+    return [expand(override) for override in overrides]
+
+
+def _explain(error: Exception) -> str:
+    """Hydra's own words, with the nearest known keys for a mistyped one and the cause of a wrong type."""
+    text = " ".join(str(error).split())
+    unknown = re.search(r"Could not override '([\w.]+)'|Key '(\w+)' (?:is not in struct|not in)", text)
+    if unknown is not None:
+        path = unknown.group(1) or unknown.group(2)
+        near = difflib.get_close_matches(path.split(".")[-1], sorted(_known_keys()), n=3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        return f"there is no configuration key {path!r}; {hint}`megaent train --cfg` prints them all"
+    cause = error.__cause__
+    if cause is not None:
+        text += ": " + " ".join(str(cause).split()).split(" full_key")[0]
+    return text.split(" Config search path")[0]
+
+
+def _known_keys() -> set[str]:
+    nodes: list[type] = [node for group in _GROUPS.values() for node in group.values()]
+    nodes += [
+        TrainConfig,
+        RunOptions,
+        CheckpointOptions,
+        EvaluateOptions,
+        OptimOptions,
+        ParallelOptions,
+        SyncOptions,
+    ]
+    nodes += [options_of(name, function) for name, function in METHODS.items()]
+    return {item.name for node in nodes for item in fields(node)}

@@ -1,0 +1,19 @@
+"""``data``: what every task can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from megaent.options import MISSING, require
+
+
+@dataclass
+class DataOptions:
+    """Fields that every task has."""
+
+    name: str = MISSING
+    train_prompts: int = 0  # distinct training prompts; 0 means as many as the task has
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.train_prompts >= 0, f"data.train_prompts must be 0 or more, got {self.train_prompts}")

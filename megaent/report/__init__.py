@@ -1,0 +1,4 @@
+"""What people look at: metrics written and read, curves, comparisons, progress.
+
+May import ``durable`` and ``errors``; it reads run directories and knows nothing of who wrote them.
+"""

@@ -1,0 +1,80 @@
+"""The root of a run's configuration, and what belongs to no family: run, checkpoint and evaluate.
+
+Everything that can be refused is refused by these dataclasses and those of the families, before a model is
+built; ``launch`` hands each part what is its own, and below it no function takes a configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from megaent.actor.options import OptimOptions, ParallelOptions
+from megaent.options import MISSING, require, require_fraction, require_positive
+
+
+@dataclass
+class RunOptions:
+    dir: Optional[str] = None  # noqa: UP045 - OmegaConf reads Optional; default runs/<name>-<time>
+    name: str = "train"
+    responses_kept: int = 4  # responses of every step written to responses.md
+    tensorboard: bool = True
+    threads: int = 0  # torch threads a process; 0 keeps OMP_NUM_THREADS or torch's choice
+    timeout_s: float = 1800.0  # limit of every wait on another process
+    canary_every: int = 10  # steps between checks of the ops against the reference backend; 0 never
+
+    def __post_init__(self) -> None:
+        require(self.canary_every >= 0, f"run.canary_every must be 0 or more, got {self.canary_every}")
+
+
+@dataclass
+class CheckpointOptions:
+    every: int = 0  # steps between checkpoints; 0 saves only the last
+    keep: int = 2  # newest checkpoints kept; at least 2, so that a damaged one has a predecessor
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"checkpoint.every must be 0 or more, got {self.every}")
+        require(self.keep >= 2, f"checkpoint.keep must be 2 or more, got {self.keep}")
+
+
+@dataclass
+class EvaluateOptions:
+    every: int = 0  # steps between evaluations; 0 evaluates only where an experiment asks
+    prompts: int = 256
+    group_size: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 12345
+    at_start: bool = False  # also before the first step, and after the last
+
+    def __post_init__(self) -> None:
+        require(self.every >= 0, f"evaluate.every must be 0 or more, got {self.every}")
+        require_positive(
+            "evaluate", prompts=self.prompts, group_size=self.group_size, temperature=self.temperature
+        )
+        require_fraction("evaluate", top_p=self.top_p)
+
+
+@dataclass
+class TrainConfig:
+    """The root. ``method`` is one node per chosen method, and once all is checked their ``Schedule``."""
+
+    seed: int = 0
+    steps: int = 100
+    device: str = "auto"  # auto | cpu | cuda
+    run: RunOptions = field(default_factory=RunOptions)
+    model: Any = MISSING
+    data: Any = MISSING
+    rollout: Any = MISSING
+    method: Any = MISSING
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    parallel: ParallelOptions = field(default_factory=ParallelOptions)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, f"steps must be 0 or more, got {self.steps}")
+        require(
+            self.device in ("auto", "cpu", "cuda"),
+            f"device must be auto, cpu or cuda, got {self.device!r}",
+        )

@@ -1,0 +1,159 @@
+"""What a run leaves behind, for people and for ``resume``.
+
+    config.yaml      the resolved configuration     command.json   overrides and environment
+    method.txt       the method, and in words       log.txt        what was said
+    metrics.jsonl    one line a step                tensorboard/   the same, and histograms
+    responses.md     a few responses a step         checkpoints/   newest last
+    hf/              the model's small files        references/    policies a later phase refers to
+    summary.json, summary.md, curves.png
+
+Only rank 0 writes here, checkpoints aside.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from megaent.actor.hf_folder import copy_small_files
+from megaent.durable import explained, replace_file
+from megaent.errors import ConfigError
+from megaent.experience.describe import histogram_edges
+from megaent.loop.trainer import StepReport
+from megaent.report.metrics import JsonLinesWriter, TensorBoardWriter, truncate_after
+from megaent.run.command_record import COMMAND, render_command
+
+
+class RunDirectory:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.responses = path / "responses.md"
+        self.summary = path / "summary.json"
+        self.curves = path / "curves.png"
+
+    def refuse_existing(self) -> None:
+        """Raises ConfigError when the directory already holds a run: nothing is ever written over."""
+        if (self.path / COMMAND).exists():
+            raise ConfigError(
+                f"run.dir={self.path} already holds a run; continue it with `megaent resume {self.path}`, or "
+                "choose another run.dir"
+            )
+
+    def create(
+        self, *, model: Path, config_yaml: str, overrides: Sequence[str], method: str, threads: int
+    ) -> None:
+        """Begin a new run from the Hugging Face folder ``model``, whose small files are kept in hf/."""
+        with _explained(self.path, "make room there, or choose another run.dir"):
+            (self.path / "hf").mkdir(parents=True, exist_ok=True)
+            copy_small_files(model, self.path / "hf")
+            replace_file(self.path / "config.yaml", config_yaml)
+            replace_file(self.path / "method.txt", method + "\n")
+            # Last: a directory with this file holds a whole run.
+            replace_file(self.path / COMMAND, render_command(overrides, threads=threads))
+
+    def cut_after(self, step: int) -> None:
+        """Forget what was recorded of steps that will be trained again."""
+        truncate_after(self.metrics, step)
+        if self.responses.exists():
+            parts = re.split(r"(?m)^(?=## step )", self.responses.read_text(encoding="utf-8"))
+            kept = [part for part in parts if _step_of(part) <= step]
+            replace_file(self.responses, "".join(kept))
+
+
+def _explained(path: Path, remedy: str) -> AbstractContextManager[None]:
+    return explained(lambda cause: ConfigError(f"run.dir={path} cannot be written: {cause}; {remedy}"))
+
+
+def _step_of(part: str) -> int:
+    match = re.match(r"## step (\d+)", part)
+    return int(match.group(1)) if match else 0
+
+
+class Recorder:
+    """Writes each finished step into the run directory."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        *,
+        first_step: int,
+        vocab_size: int,
+        tensorboard: bool,
+        responses_kept: int,
+    ) -> None:
+        self._directory = directory
+        self._lines = JsonLinesWriter(directory.metrics)
+        board = directory.path / "tensorboard"
+        self._board = TensorBoardWriter(board, first_step=first_step) if tensorboard else None
+        self._vocab_size = vocab_size
+        self._responses_kept = responses_kept
+
+    def write(self, step: int, report: StepReport) -> None:
+        with self._explained():
+            self._write(step, report)
+
+    def _write(self, step: int, report: StepReport) -> None:
+        self._lines.write(step, report.metrics)
+        if self._board is not None:
+            self._board.write(step, report.metrics)
+            self._board.write_histogram(
+                step,
+                "entropy",
+                counts_B=report.entropy_histogram,
+                edges_B1=histogram_edges(self._vocab_size),
+            )
+        if self._responses_kept:
+            with self._directory.responses.open("a", encoding="utf-8") as file:
+                file.write(render_responses(step, report, self._responses_kept))
+
+    def close(self) -> None:
+        with self._explained():
+            self._lines.close()
+            if self._board is not None:
+                self._board.close()
+
+    def _explained(self) -> AbstractContextManager[None]:
+        path = self._directory.path
+        return _explained(path, f"make room there and continue with `megaent resume {path}`")
+
+
+def render_responses(step: int, report: StepReport, count: int) -> str:
+    """The first response to each of the first ``count`` prompts, as Markdown."""
+    assert report.batch.entropy is not None, "a step's batch is scored"
+    entropies = report.batch.entropy.split(report.batch.length.tolist())
+    lines = [f"## step {step}\n"]
+    first = 0
+    for group in sorted(report.groups, key=lambda group: group.index)[:count]:
+        response, grade, entropy = group.responses[0], group.grades[0], entropies[first]
+        first += len(group.responses)
+        mean = float(entropy.mean()) if entropy.numel() else 0.0
+        lines += [
+            f"reward {grade.reward:g} · {len(response.tokens)} tokens · {response.finish} · "
+            f"entropy {mean:.3f} nats · answer {group.prompt.answer!r}"
+            + (f" · {grade.note}" if grade.note else ""),
+            _fenced(group.prompt.text),
+            _fenced(response.text),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _fenced(text: str) -> str:
+    """A code fence longer than any in the text, so that nothing a model writes can leave it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def log_to(path: Path) -> None:
+    """Everything logged also goes to log.txt; warnings too."""
+    handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("megaent").addHandler(handler)
+    logging.getLogger("megaent").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(handler)

@@ -1,0 +1,192 @@
+"""From a typed configuration to a trainer: everything is checked first, then built, then run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from megaent.actor.megatron_actor import ActorOptions, MegatronActor
+from megaent.actor.optimizer import AdamOptions
+from megaent.actor.parallel import Layout, init_parallel, resolve_device, world_size
+from megaent.data.prompts import PromptStream
+from megaent.data.registry import load_task
+from megaent.data.task import Task
+from megaent.data.tokenizer import context_length
+from megaent.errors import ConfigError
+from megaent.loop.agreement import Agreement
+from megaent.loop.method_state import MethodState
+from megaent.loop.trainer import Trainer
+from megaent.objective.method import Schedule
+from megaent.objective.weights import EngineMismatch
+from megaent.reward.reward import make_reward
+from megaent.rollout.engine import RolloutEngine
+from megaent.rollout.options import Leader
+from megaent.rollout.sglang.options import SGLangOptions
+from megaent.run.config import TrainConfig
+from megaent.run.engines import build_engine
+from megaent.run.models import shape
+from megaent.types import SamplingParams
+
+log = logging.getLogger(__name__)
+
+
+def check_before_building(config: TrainConfig) -> None:
+    """Every refusal that needs no model: device, layout, world size, the model's shape."""
+    resolve_device(config.device)
+    check_staleness(config.method, config.rollout.staleness)
+    config.parallel.sizes.check(shape(config.model), world_size())
+
+
+def check_staleness(schedule: Schedule, staleness: int) -> None:
+    """Refuse what cannot be drawn ahead: methods that ask according to the answers of the step before."""
+    if not staleness:
+        return
+    methods = [phase.method for phase in schedule.phases]
+    for piece, is_there in (
+        ("dynamic sampling", any(method.sampling is not None for method in methods)),
+        ("a second rollout", any(method.second_rollout is not None for method in methods)),
+    ):
+        if is_there:
+            raise ConfigError(
+                f"rollout.staleness={staleness} cannot be combined with {piece}, which asks "
+                "for more after a step's first answers; set rollout.staleness=0, or the method's option to 0"
+            )
+    if not any(isinstance(weight, EngineMismatch) for method in methods for weight in method.loss.weights):
+        log.warning(
+            "rollout.staleness=%d without truncated importance sampling: the responses come from older "
+            "weights and nothing corrects for it; method=[...,tis] does",
+            staleness,
+        )
+
+
+def join(config: TrainConfig) -> Layout:
+    """Set the threads and enter the parallel layout."""
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    try:
+        return init_parallel(
+            config.parallel.sizes,
+            device=resolve_device(config.device),
+            timeout_s=config.run.timeout_s,
+            seed=config.seed,
+        )
+    except (RuntimeError, ValueError) as error:
+        # torch's errors of the network and Megatron's of the layout are of these two kinds.
+        cause = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"the processes could not join each other: {cause}; check RANK, WORLD_SIZE, MASTER_ADDR and "
+            "MASTER_PORT (torchrun sets them), and that no other program holds the port"
+        ) from error
+
+
+def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronActor:
+    optim = config.optim
+    return MegatronActor(
+        folder,
+        layout,
+        ActorOptions(
+            dtype=config.model.dtype,
+            implementation=config.model.implementation,
+            recompute=config.model.recompute,
+            microbatch_tokens=config.parallel.microbatch_tokens,
+        ),
+        AdamOptions(
+            lr=optim.lr,
+            weight_decay=optim.weight_decay,
+            beta1=optim.beta1,
+            beta2=optim.beta2,
+            eps=optim.eps,
+            clip_grad=optim.clip_grad,
+            warmup_steps=optim.warmup_steps,
+        ),
+    )
+
+
+def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptStream]:
+    """The task and its prompts, read whole: a mistake in the data is found before a model is built."""
+    phases = config.method.phases
+    longest = max(phase.max_new_tokens or config.rollout.max_new_tokens for phase in phases)
+    task = load_task(config.data, folder, max_prompt_tokens=context_length(folder) - longest)
+    return task, PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
+
+
+def build_trainer(
+    config: TrainConfig, folder: Path, run: Path, *, actor: MegatronActor, task: Task, stream: PromptStream
+) -> Trainer:
+    """The loop around ``actor``; engine and reward on the leader of each replica. ``run`` is a directory."""
+    schedule = config.method
+    is_leader = actor.layout.is_leader
+    engine = build_engine(config.rollout, leader_of(config, folder, run, actor)) if is_leader else None
+    if schedule.needs_reference:
+        actor.keep_reference()
+    return Trainer(
+        actor=actor,
+        engine=engine,
+        reward=make_reward(task.grader, **task.grader_options) if is_leader else None,
+        task=task,
+        stream=stream,
+        schedule=schedule,
+        state=MethodState(schedule, [prompt.id for prompt in task.train]),
+        num_steps=config.steps,
+        sampling=sampling_params(config, task),
+        group_size=config.rollout.group_size,
+        num_minibatches=config.optim.minibatches,
+        seed=config.seed,
+        mismatch_limit=config.rollout.mismatch_limit,
+        agreement=build_agreement(config, actor, engine, task),
+        canary_every=config.run.canary_every,
+        staleness=config.rollout.staleness,
+        timeout_s=config.run.timeout_s,
+    )
+
+
+def leader_of(config: TrainConfig, folder: Path, run: Path, actor: MegatronActor) -> Leader:
+    return Leader(
+        model=folder,
+        run=run,
+        number=actor.layout.dp_rank,
+        vocab_size=actor.architecture.vocab_size,
+        context_length=actor.architecture.max_positions,
+        dtype=config.model.dtype,
+        device=actor.layout.device,
+        place=int(os.environ.get("LOCAL_RANK", "0")) // config.parallel.sizes.model_parallel,
+    )
+
+
+def build_agreement(
+    config: TrainConfig, actor: MegatronActor, engine: RolloutEngine | None, task: Task
+) -> Agreement | None:
+    """With servers that are checked: the first prompt, as they and the actor see it."""
+    rollout = config.rollout
+    if not isinstance(rollout, SGLangOptions) or not rollout.sync.check_every:
+        return None
+    from megaent.rollout.sglang.engine import SGLangEngine
+
+    is_exact = {rollout.dtype or config.model.dtype, config.model.dtype} == {"float32"}
+    is_to_ask = rollout.starts_servers or actor.layout.dp_rank == 0  # one leader asks shared servers
+    return Agreement(
+        actor=actor,
+        scorer=engine if isinstance(engine, SGLangEngine) and is_to_ask else None,
+        tokens=next(prompt.tokens for prompt in task.train if len(prompt.tokens) > 1),
+        limit=rollout.sync.log_prob_limit or (1e-4 if is_exact else 0.5),
+        every=rollout.sync.check_every,
+    )
+
+
+def sampling_params(config: TrainConfig, task: Task) -> SamplingParams:
+    return SamplingParams(
+        max_new_tokens=config.rollout.max_new_tokens,
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+        stop_token_ids=task.stop_token_ids,
+    )
+
+
+def run_path(config: TrainConfig, layout: Layout) -> Path:
+    """``run.dir``, or runs/<name>-<time>; rank 0's choice on every rank."""
+    chosen = config.run.dir or f"runs/{config.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path(layout.from_rank_0(chosen))

@@ -1,0 +1,101 @@
+"""The doctor finds what is there, names what is not with its command, and imports nothing to look."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megaent.commands.doctor import Check, doctor, exit_code, render
+from megaent.ops.backend import available_backends
+
+
+def found(checks: list[Check], name: str) -> Check:
+    (check,) = [check for check in checks if check.name == name]
+    return check
+
+
+def install(folder: Path, name: str, version: str) -> None:
+    """Metadata as pip leaves it; the doctor reads nothing else of a package."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_this_environment_can_train() -> None:
+    checks = doctor()
+    assert [check for check in checks if check.state == "missing"] == []
+    assert exit_code(checks) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("megatron-core", "0.17.0"), ("torch", "2.10.1+cu130"), ("numpy", "2.4.0"), ("transformers", "4.57.1")],
+)
+def test_a_version_out_of_range_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str
+) -> None:
+    install(tmp_path, name, version)
+    monkeypatch.syspath_prepend(tmp_path)
+    checks = doctor()
+    assert found(checks, name).state == "missing"
+    assert version in found(checks, name).found
+    assert "wanted" in found(checks, name).found
+    assert exit_code(checks) != 0
+
+
+def test_a_package_that_only_shares_the_name_of_apex_is_told_apart_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apex").mkdir()
+    (tmp_path / "apex" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "another package" in found(doctor(), "apex").found
+    (tmp_path / "apex" / "optimizers").mkdir()
+    assert "without its extension" in found(doctor(), "apex").found
+    (tmp_path / "amp_C.py").write_text("raise RuntimeError('imported')")
+    assert found(doctor(), "apex").state == "ok"
+
+
+def test_an_sglang_environment_is_found_without_being_entered(tmp_path: Path) -> None:
+    assert found(doctor(tmp_path), "SGLang").state == "optional"
+    install(tmp_path / ".venv-sglang" / "lib" / "python3.11" / "site-packages", "sglang", "0.5.23")
+    assert found(doctor(tmp_path), "SGLang").found.startswith("0.5.23 ")
+
+
+def test_a_machine_without_a_compiler_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    check = found(doctor(), "C++ compiler")
+    assert (check.state, check.fix) == ("optional", "apt install g++")
+
+
+def test_each_op_says_which_backend_it_uses() -> None:
+    checks = [check for check in doctor() if check.name.startswith("op ")]
+    assert {"op logprob_entropy", "op linear_logprob_entropy"} <= {check.name for check in checks}
+    assert all(check.found.startswith(available_backends()) for check in checks)
+
+
+def test_whatever_is_missing_comes_with_its_command() -> None:
+    checks = [
+        Check(name="torch", state="ok", found="2.13.0", fix="unused"),
+        Check(name="megatron-core", state="missing", found="not installed", fix="./scripts/setup"),
+    ]
+    assert render(checks).splitlines() == [
+        "ok        torch          2.13.0",
+        "missing   megatron-core  not installed",
+        "                         -> ./scripts/setup",
+    ]
+    assert exit_code(checks) == 8
+    assert exit_code(checks[:1]) == 0
+
+
+def test_looking_imports_no_heavy_package() -> None:
+    heavy = "('megatron', 'transformers', 'transformer_engine', 'triton', 'hydra', 'apex', 'rich')"
+    before = (
+        "import sys, torch; before = set(sys.modules); from megaent.commands.doctor import doctor; doctor(); "
+    )
+    code = f"{before}print([m for m in {heavy} if m in set(sys.modules) - before])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
