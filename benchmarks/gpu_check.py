@@ -158,7 +158,8 @@ def measure(folder: Path, shape: Shape, device: str) -> dict[str, object]:
     from megaent.actor.sizes import Sizes
     from megaent.methods import build_method
     from megaent.objective.estimate import estimate
-    from megaent.objective.seen import Alone, Seen
+    from megaent.objective.seen import Seen
+    from megaent.types import Alone
 
     layout = init_parallel(Sizes(), device=resolve_device(device), timeout_s=120, seed=0)
     actor = MegatronActor(

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Shared = TypeVar("Shared")
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -151,12 +153,49 @@ class TokenTerms:
     coefs: Mapping[str, Tensor] = field(default_factory=dict)  # name of a loss term -> [T]
 
 
-class Additive(Protocol):
-    """Sums and maxima over those who share a microbatch."""
+class Replicas(Protocol):
+    """Elementwise sums and maxima over those who hold parts of one batch, each part counted once.
+
+    Everyone must ask for the same things in the same order, also one whose part is empty.
+    """
 
     def sum(self, value: Tensor) -> Tensor: ...
 
     def max(self, value: Tensor) -> Tensor: ...
+
+
+class Alone:
+    """A single process: its own leader, replica and world."""
+
+    rank = 0
+    world_size = 1
+    dp = 1
+    dp_rank = 0
+    is_leader = True
+
+    def __str__(self) -> str:
+        return "one process"
+
+    def sum(self, value: Tensor) -> Tensor:
+        return value
+
+    def max(self, value: Tensor) -> Tensor:
+        return value
+
+    def share(self, value: Shared | None) -> Shared:
+        assert value is not None, "a single process shares what it has"
+        return value
+
+    def from_rank_0(self, value: Shared | None) -> Shared:
+        return self.share(value)
+
+    def gather_over_replicas(self, values: list[Shared]) -> list[Shared]:
+        return values
+
+    def gather_everywhere(self, value: Shared) -> list[Shared]:
+        return [value]
+
+    def barrier(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +216,7 @@ class PolicyView:
     owner: Tensor  # [N] int64, index of the response in the batch
     num_responses: int  # of the batch
     order: Tensor  # [N] int64, breaks ties
-    population: Additive  # the context-parallel ranks, which hold parts of the same responses
+    population: Replicas  # the context-parallel ranks, which hold parts of the same responses
 
     @property
     def log_ratio(self) -> Tensor:

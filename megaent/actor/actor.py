@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Protocol
 
 from torch import Tensor
 
 from megaent.objective.method import Loss
-from megaent.types import Experience, Metrics, TokenTerms
-
-Shared = TypeVar("Shared")
+from megaent.types import Experience, Metrics, Replicas, Shared, TokenTerms
 
 
-class Placement(Protocol):
-    """What the loop asks of the parallel layout; ``megaent.actor.parallel.Layout`` answers for Megatron."""
+class Placement(Replicas, Protocol):
+    """What is asked of the parallel layout; ``megaent.actor.parallel.Layout`` answers for Megatron."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
 
     @property
     def dp(self) -> int: ...
@@ -31,21 +36,30 @@ class Placement(Protocol):
 
     def gather_over_replicas(self, values: list[Shared]) -> list[Shared]: ...
 
-    def sum(self, value: Tensor) -> Tensor:
-        """Over the replicas, each counted once."""
+    def from_rank_0(self, value: Shared | None) -> Shared: ...
+
+    def gather_everywhere(self, value: Shared) -> list[Shared]:
+        """Every rank's ``value`` in rank order; for small things only."""
         ...
 
-    def max(self, value: Tensor) -> Tensor: ...
+    def barrier(self) -> None: ...
 
 
 class Actor(Protocol):
-    """Scores tokens with the present policy, and learns from them. Every method is a collective."""
+    """Scores tokens with the present policy, learns, and can be kept. Every method is a collective."""
 
     @property
     def layout(self) -> Placement: ...
 
     @property
     def vocab_size(self) -> int: ...
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What its weights fit, as JSON gives it back: only an actor of equal identity can load them."""
+        ...
+
+    optimizer_steps: int  # since the start, or since ``reset_optimizer``
 
     def score(
         self,
@@ -70,23 +84,28 @@ class Actor(Protocol):
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]: ...
 
+    # ------------------------------------------------------------ kept
 
-class OneProcess:
-    """The placement of a single process that is its own leader."""
+    def save(self, folder: Path) -> None:
+        """Weights and optimizer state into an empty folder. Raises OSError however the disk refuses."""
+        ...
 
-    dp = 1
-    dp_rank = 0
-    is_leader = True
+    def load(self, folder: Path) -> None:
+        """What ``save`` wrote, under any layout. Raises CheckpointError for anything else."""
+        ...
 
-    def share(self, value: Shared | None) -> Shared:
-        assert value is not None, "a single process shares what it has"
-        return value
+    def reset_optimizer(self) -> None:
+        """Forget the moments; the weights stay."""
+        ...
 
-    def gather_over_replicas(self, values: list[Shared]) -> list[Shared]:
-        return values
+    # ------------------------------------------------------------ the reference policy
 
-    def sum(self, value: Tensor) -> Tensor:
-        return value
+    reference_digest: str | None  # of its weight files; None where none is kept
 
-    def max(self, value: Tensor) -> Tensor:
-        return value
+    def keep_reference(self, folder: Path | None = None) -> None:
+        """Take the present weights, which ``folder`` holds too, as the reference policy's."""
+        ...
+
+    def load_folder(self, folder: Path) -> None:
+        """Replace the weights by those of a Hugging Face folder."""
+        ...

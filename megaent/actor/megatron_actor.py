@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from megaent.actor.optimizer import (
     wrap_data_parallel,
 )
 from megaent.actor.parallel import ContextParallel, Layout
+from megaent.actor.state import load_state, save_state
 from megaent.errors import ConfigError, NumericsError
 from megaent.objective.method import Loss
 from megaent.ops.reference import statistics_dtype
@@ -251,6 +252,18 @@ class MegatronActor:
             last = dist.get_global_rank(layout.pp_group, layout.sizes.pp - 1)
             dist.broadcast_object_list(boxed, src=last, group=layout.pp_group)
         return dict(boxed[0] or {})
+
+    # ------------------------------------------------------------ kept
+
+    @property
+    def identity(self) -> dict[str, object]:
+        return asdict(self.architecture)
+
+    def save(self, folder: Path) -> None:
+        save_state(self, folder)
+
+    def load(self, folder: Path) -> None:
+        load_state(self, folder)
 
     # ------------------------------------------------------------ weights
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,8 +20,7 @@ from torch.distributed import ProcessGroup
 from megaent.actor import megatron_cpu
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
-
-Shared = TypeVar("Shared")
+from megaent.types import Shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,14 +11,18 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
-from megaent.actor.megatron_actor import MegatronActor
 from megaent.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from megaent.actor.megatron_actor import MegatronActor
 
 METADATA = ".metadata"
 
@@ -54,8 +58,15 @@ _ALLOWED_NAMES = {
 
 
 def save_state(actor: MegatronActor, folder: Path) -> None:
-    """Write this rank's part into ``folder``, which exists and is empty. A collective."""
-    dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(folder))
+    """Write this rank's part into ``folder``, which exists and is empty. A collective.
+
+    Raises OSError for every way in which the disk can refuse.
+    """
+    try:
+        dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(folder))
+    except (RuntimeError, CheckpointException) as error:
+        # Megatron's writers are processes; of what befell them it passes on the text alone.
+        raise OSError(str(error).strip().splitlines()[-1]) from error
 
 
 def load_state(actor: MegatronActor, folder: Path) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from megaent.actor.actor import OneProcess
+from megaent.errors import CheckpointError
 from megaent.objective.method import Loss
-from megaent.objective.seen import Alone
 from megaent.ops import logprob_entropy
-from megaent.types import Experience, Metrics, PolicyView, TokenTerms
+from megaent.types import Alone, Experience, Metrics, PolicyView, TokenTerms
+
+_FILE = "bigram.safetensors"
+_NO_REFERENCE = "TinyActor keeps no reference policy; use a method without a KL term"
 
 
 class TinyActor:
@@ -20,9 +25,11 @@ class TinyActor:
 
     def __init__(self, vocab_size: int, *, lr: float, seed: int = 0) -> None:
         self.vocab_size = vocab_size
-        self.layout = OneProcess()
+        self.layout = Alone()
         noise = torch.Generator().manual_seed(seed)
         self.logits_VV = (0.1 * torch.randn(vocab_size, vocab_size, generator=noise)).requires_grad_()
+        self.optimizer_steps = 0
+        self.reference_digest: str | None = None
         self.optimizer = torch.optim.Adam([self.logits_VV], lr=lr)
 
     def score(
@@ -34,7 +41,7 @@ class TinyActor:
         check: Tensor | None = None,
     ) -> Experience:
         if with_reference:
-            raise ValueError("TinyActor keeps no reference policy; use a method without a KL term")
+            raise ValueError(_NO_REFERENCE)
         del check  # there is no kernel here to be checked
         with torch.no_grad():
             stats = self._statistics(batch, temperature)
@@ -76,11 +83,42 @@ class TinyActor:
             total_loss.backward()
             norm = max(norm, float(torch.linalg.vector_norm(self.logits_VV.grad)))  # type: ignore[arg-type]
             self.optimizer.step()
+            self.optimizer_steps += 1
             total += float(total_loss.detach())
         return {"loss": total, "grad/norm": norm}
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         yield "bigram.weight", self.logits_VV.detach()
+
+    # ------------------------------------------------------------ kept
+
+    @property
+    def identity(self) -> dict[str, object]:
+        return {"tokens": self.vocab_size}
+
+    def save(self, folder: Path) -> None:
+        moments = self.optimizer.state.get(self.logits_VV, {})
+        save_file({"logits": self.logits_VV.detach(), **moments}, folder / _FILE)
+
+    def load(self, folder: Path) -> None:
+        try:
+            found = load_file(folder / _FILE)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder / _FILE} cannot be read: {error}") from error
+        with torch.no_grad():
+            self.logits_VV.copy_(found.pop("logits"))
+        if found:
+            self.optimizer.state[self.logits_VV] = found
+
+    def reset_optimizer(self) -> None:
+        self.optimizer.state.clear()
+        self.optimizer_steps = 0
+
+    def keep_reference(self, folder: Path | None = None) -> None:
+        raise ValueError(_NO_REFERENCE)
+
+    def load_folder(self, folder: Path) -> None:
+        raise ValueError(_NO_REFERENCE)
 
     def _statistics(self, batch: Experience, temperature: float):
         before_T = torch.cat([batch.token.new_zeros(1), batch.token[:-1]])

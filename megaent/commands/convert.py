@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,9 +27,9 @@ from megaent.durable import sync
 from megaent.errors import CheckpointError, ConfigError, ModelError
 from megaent.run.checkpoint import CheckpointStore, newest_valid
 from megaent.run.manifest import FOLDER_NAME, verify
+from megaent.types import Alone
 
 Report = Callable[[str], object]
-Same = TypeVar("Same")
 
 
 def convert(source: Path, target: Path, *, report: Report = print, bytes_per_file: int = 2 * 2**30) -> None:
@@ -176,21 +175,13 @@ def _find_model(source: Path, report: Report) -> tuple[Path, Path]:
 
 def _newest(run: Path, report: Report) -> Path:
     report(f"verifying the newest checkpoint of {run}")
-    newest, refused = newest_valid(CheckpointStore(run / "checkpoints", keep=2), _OneProcess())
+    newest, refused = newest_valid(CheckpointStore(run / "checkpoints", keep=2), Alone())
     for problem in refused:
         report(f"refused: {problem}")
     if newest is None:
         raise CheckpointError(f"{run} has no checkpoint yet; let the run save one (checkpoint.every)")
     report(f"converting {newest}")
     return newest
-
-
-class _OneProcess:
-    rank = 0
-    world_size = 1
-
-    def gather_everywhere(self, value: Same) -> list[Same]:
-        return [value]
 
 
 def _state_dtype(config: Path, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""What sampled answers say of a model: estimators with intervals, lengths, efficiency.
+"""What sampled answers say of a model: ``statistics`` with intervals, ``sampled`` from the present policy.
 
-May import ``errors`` and ``types``; ``loop`` and ``run`` import it.
+May import loop and what lies below; ``run`` and ``commands`` import it.
 """

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from megaent.types import Experience, Metrics
+from megaent.types import Experience, Metrics, Replicas
 
 NUM_BINS = 512  # of the entropy histogram, equal in the square root of the entropy
-
-
-class Replicas(Protocol):
-    def sum(self, value: Tensor) -> Tensor: ...
-
-    def max(self, value: Tensor) -> Tensor: ...
 
 
 def describe(

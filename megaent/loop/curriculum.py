@@ -16,14 +16,14 @@ def measure_semantic_entropy(trainer: Trainer, curriculum: Curriculum) -> dict[s
     Drawn from seeds of their own, so a run that is started again measures the same.
     """
     measured: list[tuple[str, float]] = []
-    prompts = trainer.task.train
+    prompts = trainer.collector.task.train
     at_once = _PROMPTS_AT_ONCE * trainer.layout.dp
     for first in range(0, len(prompts), at_once):
-        groups = trainer.respond(
+        groups = trainer.collector.respond(
             prompts[first : first + at_once],
             ("semantic entropy", first),
             group_size=curriculum.responses,
-            sampling=trainer.sampling,
+            sampling=trainer.collector.generation.sampling,
         )
         mine = [(group.prompt.id, _of_group(group, curriculum.weights)) for group in groups]
         mine = trainer.layout.share(mine if trainer.layout.is_leader else None)

@@ -9,8 +9,8 @@ from functools import lru_cache
 from megaent.actor.actor import Placement
 from megaent.data.prompts import PromptStream
 from megaent.experience.pack import SECOND_ROLLOUT
-from megaent.loop.method_state import MethodState
-from megaent.objective.method import Method, Phase, Schedule
+from megaent.loop.course import Course
+from megaent.objective.method import Method
 from megaent.randomness import draw_seed
 from megaent.rollout.engine import RolloutEngine
 from megaent.types import Group, Prompt, RolloutRequest, SamplingParams
@@ -23,18 +23,13 @@ class Generation:
     engine: RolloutEngine | None
     layout: Placement
     stream: PromptStream
-    schedule: Schedule
-    state: MethodState
-    num_steps: int
+    course: Course
     sampling: SamplingParams
     group_size: int
     seed: int
 
-    def phase_at(self, step: int) -> Phase:
-        return self.schedule.phases[self.schedule.number_at(step, self.num_steps)]
-
     def sampling_at(self, step: int) -> SamplingParams:
-        phase, sampling = self.phase_at(step), self.sampling
+        phase, sampling = self.course.phase_at(step), self.sampling
         return replace(
             sampling,
             temperature=sampling.temperature if phase.temperature is None else phase.temperature,
@@ -62,7 +57,7 @@ class Generation:
             return []
         limit = round(method.second_rollout.fraction * self.stream.per_step)
         items = [(group.index + SECOND_ROLLOUT, group.prompt) for group in groups if group.index < limit]
-        temperature = self.state.coefs(method)["second_temperature"]
+        temperature = self.course.state.coefs(method)["second_temperature"]
         requests = self._requests(items, ("second rollout", step), self.group_size)
         return self.engine.generate(requests, replace(self.sampling_at(step), temperature=temperature))
 
@@ -80,22 +75,22 @@ class Generation:
         mine = [(i, p) for i, p in enumerate(prompts) if i % self.layout.dp == self.layout.dp_rank]
         return self.engine.generate(self._requests(mine, purpose, group_size), sampling)
 
-    # ------------------------------------------------------------ small parts
+    # ------------------------------------------------------------ which prompts, from which seeds
 
     def _stream(self, step: int) -> PromptStream:
-        stage = self.phase_at(step).stage
+        stage = self.course.phase_at(step).stage
         return self.stream if stage is None else self._stage_stream(stage)
 
     @lru_cache(maxsize=2)  # noqa: B019 - it lives as long as its process
     def _stage_stream(self, stage: int) -> PromptStream:
-        return self.stream.only(self.state.stages()[stage])
+        return self.stream.only(self.course.state.stages()[stage])
 
     def _batch_number(self, step: int, attempt: int) -> int:
         """Which batch of the stream a step takes; a count is only kept where steps take several."""
-        phase = self.phase_at(step)
+        phase = self.course.phase_at(step)
         if phase.method.sampling is not None:
-            return self.state.batches_taken.get(str(phase.stage), 0) + attempt
-        return self.schedule.steps_before(step, self.num_steps)
+            return self.course.state.batches_taken.get(str(phase.stage), 0) + attempt
+        return self.course.schedule.steps_before(step, self.course.num_steps)
 
     def _requests(
         self, items: Sequence[tuple[int, Prompt]], purpose: tuple[str | int, ...], group_size: int

@@ -51,6 +51,18 @@ class MethodState:
         for piece in method.controllers:
             self.controllers[piece.name] = piece.update(self.controllers[piece.name], metrics)
 
+    def took(self, stage: int | None, num_batches: int) -> None:
+        """A step of dynamic sampling took so many batches of a stage's prompts."""
+        self.batches_taken[str(stage)] = self.batches_taken.get(str(stage), 0) + num_batches
+
+    def measured(self, semantic_entropy: Mapping[str, float]) -> None:
+        """Of every training prompt, nats by id, under the starting model."""
+        self.semantic_entropy = dict(semantic_entropy)
+
+    def enter(self, phase: int, *, reference: str = "") -> None:
+        """A phase begins; ``reference`` is the folder of its new reference policy, if it takes one."""
+        self.phase, self.reference = phase, reference or self.reference
+
     def stages(self) -> list[list[str]]:
         """Prompt ids of each stage of the curriculum; the semantic entropies must be there."""
         assert self.curriculum is not None, "a schedule with stages has a curriculum"

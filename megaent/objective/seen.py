@@ -4,41 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from megaent.objective.exact_sums import long_sums, rounded
-from megaent.types import Experience, Metrics
+from megaent.types import Experience, Metrics, Replicas
 
 
-class Population(Protocol):
-    """Statistics over every replica's share of the batch, each response counted once.
-
-    Every replica must ask for the same things in the same order, also one whose share is empty.
-    """
-
-    def sum(self, value: Tensor) -> Tensor:
-        """Elementwise sum over the replicas of a tensor of equal shape on each."""
-        ...
-
-    def max(self, value: Tensor) -> Tensor:
-        """Elementwise maximum over the replicas of a tensor of equal shape on each."""
-        ...
-
-
-class Alone:
-    """The population of a single replica."""
-
-    def sum(self, value: Tensor) -> Tensor:
-        return value
-
-    def max(self, value: Tensor) -> Tensor:
-        return value
-
-
-def totals(population: Population, values: Sequence[Tensor], key_N: Tensor, num_keys: int) -> Tensor:
+def totals(population: Replicas, values: Sequence[Tensor], key_N: Tensor, num_keys: int) -> Tensor:
     """[K, M] fp64 sums of K values [N] by key over all replicas, in one reduction and rounded once.
 
     The same bits whatever the order of the N and whoever holds them.
@@ -62,7 +36,7 @@ class Notes:
         key = torch.cat([torch.zeros_like(chosen), torch.ones_like(count)]).long()
         self._sums[name] = long_sums(torch.cat([chosen, count]), key, 2)
 
-    def reduce(self, population: Population) -> Metrics:
+    def reduce(self, population: Replicas) -> Metrics:
         """One reduction; a mean over nothing is 0."""
         if not self._sums:
             return {}
@@ -78,7 +52,7 @@ class Seen:
     """One rollout batch as the pieces of ``estimate`` see it."""
 
     batch: Experience
-    population: Population
+    population: Replicas
     minibatch_S: Tensor  # [S] int64, the optimiser step that learns from each response
     num_minibatches: int
     progress: float = 0.0  # share of the run's steps that lie behind, in [0, 1)
@@ -105,7 +79,7 @@ class Tokens:
     order: Tensor  # [N] int64, breaks ties: place of prompt, response and token as one number
     minibatch: Tensor  # [N] int64; -1 belongs to none
     num_minibatches: int
-    population: Population
+    population: Replicas
 
     def counted(self) -> Tensor:
         """[N] True for the tokens that statistics are taken over."""

@@ -18,6 +18,10 @@ from megaent.data.task import Task
 from megaent.data.tokenizer import context_length
 from megaent.errors import ConfigError
 from megaent.loop.agreement import Agreement
+from megaent.loop.ahead import source_of
+from megaent.loop.collect import Collector
+from megaent.loop.course import Course
+from megaent.loop.generation import Generation
 from megaent.loop.method_state import MethodState
 from megaent.loop.trainer import Trainer
 from megaent.objective.method import Schedule
@@ -118,29 +122,35 @@ def build_trainer(
     config: TrainConfig, folder: Path, run: Path, *, actor: MegatronActor, task: Task, stream: PromptStream
 ) -> Trainer:
     """The loop around ``actor``; engine and reward on the leader of each replica. ``run`` is a directory."""
-    schedule = config.method
-    is_leader = actor.layout.is_leader
-    engine = build_engine(config.rollout, leader_of(config, folder, run, actor)) if is_leader else None
+    schedule, layout = config.method, actor.layout
+    engine = build_engine(config.rollout, leader_of(config, folder, run, actor)) if layout.is_leader else None
     if schedule.needs_reference:
         actor.keep_reference()
-    return Trainer(
-        actor=actor,
+    state = MethodState(schedule, [prompt.id for prompt in task.train])
+    generation = Generation(
         engine=engine,
-        reward=make_reward(task.grader, **task.grader_options) if is_leader else None,
-        task=task,
+        layout=layout,
         stream=stream,
-        schedule=schedule,
-        state=MethodState(schedule, [prompt.id for prompt in task.train]),
-        num_steps=config.steps,
+        course=Course(schedule=schedule, state=state, num_steps=config.steps, layout=layout),
         sampling=sampling_params(config, task),
         group_size=config.rollout.group_size,
+        seed=config.seed,
+    )
+    return Trainer(
+        actor=actor,
+        collector=Collector(
+            generation=generation,
+            source=source_of(generation, staleness=config.rollout.staleness, timeout_s=config.run.timeout_s),
+            reward=make_reward(task.grader, **task.grader_options) if layout.is_leader else None,
+            task=task,
+        ),
+        course=generation.course,
         num_minibatches=config.optim.minibatches,
         seed=config.seed,
         mismatch_limit=config.rollout.mismatch_limit,
         agreement=build_agreement(config, actor, engine, task),
         canary_every=config.run.canary_every,
         staleness=config.rollout.staleness,
-        timeout_s=config.run.timeout_s,
     )
 
 

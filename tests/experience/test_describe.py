@@ -11,7 +11,7 @@ import torch
 from support.builders import group, masked, on_replicas, scored
 
 from megaent.experience.describe import NUM_BINS, describe, entropy_histogram, histogram_edges
-from megaent.types import Experience
+from megaent.types import Alone, Experience
 
 VOCAB = 50
 GROUPS = [
@@ -22,14 +22,6 @@ GROUPS = [
     )
     for i in range(12)
 ] + [group(12, [0, 0], [3, 4]), group(13, [1, 1], [9, 2])]
-
-
-class Alone:
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        return value
-
-    def max(self, value: torch.Tensor) -> torch.Tensor:
-        return value
 
 
 def batch_of(groups: list) -> Experience:

@@ -193,8 +193,8 @@ def test_another_number_of_leaders_shares_it_anew(tmp_path: Path, before: int, a
     for rank in range(before):
         write_drawn(tmp_path / f"rollouts-{rank}.json", {5: groups[rank::before]})
     for rank in range(after):
-        ahead = Ahead(lambda _: [], depth=1, last_step=5, timeout_s=20)
-        ahead.load(tmp_path, dp=after, dp_rank=rank)
+        ahead = Ahead(lambda _: [], depth=1, last_step=5, timeout_s=20, leader=rank, leaders=after)
+        ahead.load(tmp_path)
         assert sorted(group.index for group in ahead.take(5)) == [g.index for g in groups[rank::after]]
 
 

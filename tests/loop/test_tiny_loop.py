@@ -10,6 +10,7 @@ import torch
 from support.tiny_loop import VOCAB, WANTED, make_trainer
 
 from megaent.errors import NumericsError
+from megaent.evaluation.sampled import evaluate
 from megaent.loop.trainer import Trainer
 
 
@@ -48,20 +49,21 @@ def test_published_weights_carry_the_step_as_their_version() -> None:
     trainer = make_trainer()
     trainer.step(1)
     trainer.step(2)
-    assert trainer.engine is not None
-    assert trainer.engine.version == 2
+    engine = trainer.collector.generation.engine
+    assert engine is not None
+    assert engine.version == 2
 
 
 def test_steps_depend_on_their_number_alone() -> None:
     first, second = make_trainer(), make_trainer()
     first.step(1)
-    second.generate(5)
+    second.collector.generate(5)
     assert drawn(first, 2) == drawn(second, 2)
     assert drawn(first, 2) != drawn(first, 3)
 
 
 def drawn(trainer: Trainer, step: int) -> list[tuple[int, ...]]:
-    return [response.tokens for group in trainer.generate(step) for response in group.responses]
+    return [response.tokens for group in trainer.collector.generate(step) for response in group.responses]
 
 
 def test_equal_runs_are_equal_to_the_bit() -> None:
@@ -81,9 +83,10 @@ def test_a_mismatch_over_the_limit_stops_the_run() -> None:
 
 def test_evaluation_is_the_same_whenever_it_is_asked() -> None:
     trainer = make_trainer()
-    options = {"group_size": 8, "sampling": trainer.sampling, "seed": 3}
-    first = trainer.evaluate(trainer.task.evaluation, **options)
-    assert first == trainer.evaluate(trainer.task.evaluation, **options)
+    prompts = trainer.collector.task.evaluation
+    options = {"group_size": 8, "sampling": trainer.collector.generation.sampling, "seed": 3}
+    first = evaluate(trainer, prompts, **options)
+    assert first == evaluate(trainer, prompts, **options)
     assert first["all"].num_prompts == 4
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from megaent.objective.aggregations import ConstantLength, ResponseMean, TokenMean
 from megaent.objective.method import Aggregation
-from megaent.objective.seen import Alone, Population
-from megaent.types import Experience
+from megaent.types import Alone, Experience, Replicas
 
 RULES = [TokenMean(), ResponseMean(), ConstantLength(length=8)]
 GROUPS = [
@@ -29,7 +28,7 @@ def minibatches(batch: Experience) -> Tensor:
     return torch.tensor(MINIBATCH_OF_GROUP)[batch.index][batch.group]
 
 
-def weights(rule: Aggregation, batch: Experience, population: Population | None = None) -> Tensor:
+def weights(rule: Aggregation, batch: Experience, population: Replicas | None = None) -> Tensor:
     return rule(
         seen(batch, population=population or Alone(), minibatch_S=minibatches(batch), num_minibatches=2)
     )

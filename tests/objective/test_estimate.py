@@ -19,10 +19,9 @@ from megaent.objective.entropy_advantage import EntropyAdvantage
 from megaent.objective.estimate import estimate
 from megaent.objective.length_rewards import LinearLength
 from megaent.objective.method import Loss, Method, Term
-from megaent.objective.seen import Population
 from megaent.objective.terms import KL, entropy_bonus
 from megaent.objective.weights import EntropyChange, HighEntropyOnly, PositiveWeight
-from megaent.types import Experience, Metrics, TokenTerms
+from megaent.types import Experience, Metrics, Replicas, TokenTerms
 
 GROUPS = [group(0, [1, 0, 1], [4, 2, 9]), group(1, [0, 0], [1, 7]), group(2, [1, 0, 0, 0], [3, 3, 1, 12])]
 PLAIN = Method(advantage=GroupRelative(), loss=Loss(core=Clipped()), aggregation=TokenMean())
@@ -43,9 +42,7 @@ RICH = Method(
 )
 
 
-def run(
-    batch: Experience, chosen: Method, population: Population | None = None
-) -> tuple[TokenTerms, Metrics]:
+def run(batch: Experience, chosen: Method, population: Replicas | None = None) -> tuple[TokenTerms, Metrics]:
     given = {"minibatch_S": (batch.index % 2)[batch.group], "num_minibatches": 2}
     return estimate(chosen, seen(batch, **given, **({"population": population} if population else {})))
 

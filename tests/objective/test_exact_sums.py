@@ -17,7 +17,8 @@ from torch import Tensor
 
 from megaent.objective.covariance import covariance
 from megaent.objective.exact_sums import long_sums, rounded
-from megaent.objective.seen import Alone, Notes, Population, Tokens, totals
+from megaent.objective.seen import Notes, Tokens, totals
+from megaent.types import Alone, Replicas
 
 LARGEST, TINIEST = torch.finfo(torch.float64).max, 5e-324
 
@@ -54,7 +55,7 @@ def test_every_order_and_every_deal_gives_the_sum_rounded_once(seed: int) -> Non
     for num_replicas in (1, 2, 7):
         parts = deal(draw, len(numbers), num_replicas)
 
-        def run(at: Tensor, replica: Population) -> list[list[float]]:
+        def run(at: Tensor, replica: Replicas) -> list[list[float]]:
             return totals(replica, (value_N[at], -value_N[at]), key_N[at], num_keys).tolist()
 
         for found in on_replicas(run, parts):
@@ -159,7 +160,7 @@ def test_covariances_have_the_same_bits_on_every_replica_and_in_every_order(num_
     expected = covariance(whole)
     parts = deal(draw, int(size[0]), num_replicas)
 
-    def run(at: Tensor, replica: Population) -> Tensor:
+    def run(at: Tensor, replica: Replicas) -> Tensor:
         share = {name: getattr(whole, name)[at] for name in ("log_prob", "advantage", "mask", "minibatch")}
         return covariance(replace(whole, **share, population=replica))
 
@@ -168,7 +169,7 @@ def test_covariances_have_the_same_bits_on_every_replica_and_in_every_order(num_
 
 
 def test_reported_means_have_the_same_bits_on_every_replica() -> None:
-    def run(batch, replica: Population) -> dict[str, float]:
+    def run(batch, replica: Replicas) -> dict[str, float]:
         notes, tokens = Notes(), old_tokens(batch, replica)
         notes.mean("of all", tokens.advantage.double().exp())
         notes.mean("of some", tokens.log_prob.double().sin(), tokens.counted())

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from megaent.objective.advantages import GroupRelative
 from megaent.objective.second_rollout import Replace, SecondAdvantage
-from megaent.objective.seen import Alone, Population, Seen, batch_tokens
-from megaent.types import Experience, Group
+from megaent.objective.seen import Seen, batch_tokens
+from megaent.types import Alone, Experience, Group, Replicas
 
 FIRST = [group(0, [1, 0, 0], [2, 3, 1]), group(1, [1, 1, 0], [1, 2, 2]), group(2, [0, 0], [3, 1])]
 SECOND = [group(20, [1, 0, 1, 0], [2, 1, 1, 2]), group(21, [1, 1], [2, 3])]  # two better ones, then none
@@ -23,11 +23,11 @@ def batch_of(groups: list[Group]) -> Experience:
     return replace(batch, is_second=(batch.index >= 20)[batch.group])
 
 
-def seen_of(batch: Experience, limit: float, population: Population | None = None) -> Seen:
+def seen_of(batch: Experience, limit: float, population: Replicas | None = None) -> Seen:
     return seen(batch, population=population or Alone(), coefs={"num_replaced": limit})
 
 
-def weights(batch: Experience, limit: float, population: Population | None = None) -> tuple[Tensor, Tensor]:
+def weights(batch: Experience, limit: float, population: Replicas | None = None) -> tuple[Tensor, Tensor]:
     """Advantage and weight of each response."""
     given = seen_of(batch, limit, population)
     advantage_S = SecondAdvantage()(batch.reward, given)

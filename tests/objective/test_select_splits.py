@@ -19,8 +19,9 @@ from support.builders import on_replicas
 from torch import Tensor
 
 from megaent.objective.covariance import HighestCovariance
-from megaent.objective.seen import Alone, Tokens
+from megaent.objective.seen import Tokens
 from megaent.objective.select import largest, quantile, smallest
+from megaent.types import Alone
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 5e-324, -5e-324, 1e300, -1e300, torch.inf, -torch.inf]
 

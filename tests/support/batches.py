@@ -14,9 +14,10 @@ from megaent.experience.pack import SECOND_ROLLOUT, pack
 from megaent.loop.method_state import MethodState, outcome
 from megaent.objective.estimate import estimate
 from megaent.objective.method import Method, Schedule
-from megaent.objective.seen import Alone, Seen, tie_order
+from megaent.objective.seen import Seen, tie_order
 from megaent.randomness import draw_seed, uniform
 from megaent.types import (
+    Alone,
     Experience,
     Grade,
     Group,

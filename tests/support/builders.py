@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from megaent.experience.pack import pack
-from megaent.objective.seen import Alone, Seen
-from megaent.types import Experience, Grade, Group, PolicyView, Prompt, Response
+from megaent.objective.seen import Seen
+from megaent.types import Alone, Experience, Grade, Group, PolicyView, Prompt, Response
 
 _Share = TypeVar("_Share")
 _T = TypeVar("_T")

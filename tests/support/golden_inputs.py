@@ -11,8 +11,8 @@ import torch
 from support.builders import seen
 from torch import Tensor
 
-from megaent.objective.seen import Alone, Tokens, batch_tokens
-from megaent.types import Experience, PolicyView, Prompt
+from megaent.objective.seen import Tokens, batch_tokens
+from megaent.types import Alone, Experience, PolicyView, Prompt
 
 __all__ = ["Numbers", "experience", "flat", "numbers", "rows_of", "seen", "tokens", "view"]
 

@@ -9,8 +9,8 @@ import torch
 from support.builders import group, masked, on_replicas, scored, seen
 from torch import Tensor
 
-from megaent.objective.seen import Alone, Population, Seen, Tokens, batch_tokens
-from megaent.types import Experience
+from megaent.objective.seen import Seen, Tokens, batch_tokens
+from megaent.types import Alone, Experience, Replicas
 
 GROUPS = [
     group(0, [1, 0, 1], [4, 2, 9]),
@@ -22,7 +22,7 @@ GROUPS = [
 MINIBATCH_OF_GROUP = [0, 1, 0, 1, -1]  # the last group is in none
 
 
-def seen_by(batch: Experience, population: Population | None = None) -> Seen:
+def seen_by(batch: Experience, population: Replicas | None = None) -> Seen:
     """Two minibatches, by the place of the prompt."""
     return seen(
         batch,
@@ -33,7 +33,7 @@ def seen_by(batch: Experience, population: Population | None = None) -> Seen:
     )
 
 
-def old_tokens(batch: Experience, population: Population | None = None) -> Tokens:
+def old_tokens(batch: Experience, population: Replicas | None = None) -> Tokens:
     """Advantages depend on the token alone, so they are the same in every share."""
     return batch_tokens(seen_by(batch, population), torch.sin(batch.token.double()).float())
 

@@ -8,6 +8,10 @@ from dataclasses import replace
 from megaent.actor.tiny_actor import TinyActor
 from megaent.data.prompts import PromptStream
 from megaent.data.task import Task
+from megaent.loop.ahead import source_of
+from megaent.loop.collect import Collector
+from megaent.loop.course import Course
+from megaent.loop.generation import Generation
 from megaent.loop.method_state import MethodState
 from megaent.loop.trainer import Trainer
 from megaent.methods import build_method
@@ -48,23 +52,37 @@ def make_trainer(
 ) -> Trainer:
     schedule = build_method({"grpo": {}})
     prompts = tuple(Prompt(id=f"p{i}", tokens=(1, i % VOCAB), text=f"p{i}", answer="") for i in range(32))
-    return Trainer(
-        actor=TinyActor(VOCAB, lr=lr),
+    actor = TinyActor(VOCAB, lr=lr)
+    generation = Generation(
         engine=engine or FakeEngine(VOCAB),
-        reward=CountsWanted(),
-        task=Task(
-            train=prompts,
-            evaluation=prompts[:4],
-            grader="none",
-            stop_token_ids=(),
-            decode=lambda ids: str(ids),
-        ),
+        layout=actor.layout,
         stream=PromptStream(prompts, per_step=8, seed=seed),
-        schedule=schedule,
-        state=MethodState(schedule, [prompt.id for prompt in prompts]),
-        num_steps=num_steps,
+        course=Course(
+            schedule=schedule,
+            state=MethodState(schedule, [prompt.id for prompt in prompts]),
+            num_steps=num_steps,
+            layout=actor.layout,
+        ),
         sampling=SamplingParams(max_new_tokens=6),
         group_size=4,
+        seed=seed,
+    )
+    task = Task(
+        train=prompts,
+        evaluation=prompts[:4],
+        grader="none",
+        stop_token_ids=(),
+        decode=lambda ids: str(ids),
+    )
+    return Trainer(
+        actor=actor,
+        collector=Collector(
+            generation=generation,
+            source=source_of(generation, staleness=staleness, timeout_s=60),
+            reward=CountsWanted(),
+            task=task,
+        ),
+        course=generation.course,
         num_minibatches=2,
         seed=seed,
         mismatch_limit=mismatch_limit,

@@ -14,7 +14,7 @@ from support.builders import group
 from torch import Tensor
 
 from megaent.errors import NumericsError
-from megaent.evaluation.evaluate import (
+from megaent.evaluation.statistics import (
     PromptOutcome,
     accuracy_interval,
     avg_at_k,
