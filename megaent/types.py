@@ -12,11 +12,12 @@ A ``[T]`` array is aligned with ``token``: entry t describes response token t, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Shared = TypeVar("Shared")
@@ -131,6 +132,18 @@ class Experience:
     history: Mapping[str, Tensor] = field(default_factory=dict)  # name -> [P], of the prompts' past
 
     @property
+    def old(self) -> OldTokens:
+        """The columns that a loss reads; the batch must be scored."""
+        assert self.log_prob_old is not None, "a loss sees scored batches only"
+        return OldTokens(
+            log_prob_old=self.log_prob_old,
+            log_prob_engine=self.log_prob_engine,
+            log_prob_ref=self.log_prob_ref,
+            mask=self.mask,
+            owner=self.owner,
+        )
+
+    @property
     def num_tokens(self) -> int:
         return self.token.numel()
 
@@ -139,8 +152,42 @@ class Experience:
         return self.length.numel()
 
 
+class Columns:
+    """A dataclass of arrays that lie side by side; what is None or no array is carried along."""
+
+    __slots__ = ()
+
+    def at(self, place: Tensor) -> Self:
+        """The rows at ``place`` of every array."""
+        return self._each(lambda column: column[place])
+
+    def to(self, device: torch.device) -> Self:
+        return self._each(lambda column: column.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        own = {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **{name: _changed(value, change) for name, value in own.items()})  # type: ignore[type-var]
+
+
+def _changed(value: object, change: Callable[[Tensor], Tensor]) -> object:
+    if isinstance(value, Mapping):
+        return {name: _changed(entry, change) for name, entry in value.items()}
+    return change(value) if hasattr(value, "new_zeros") else value  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenTerms:
+class OldTokens(Columns):
+    """What of a scored batch a loss reads, one entry a token."""
+
+    log_prob_old: Tensor  # [T]
+    log_prob_engine: Tensor  # [T]
+    log_prob_ref: Tensor | None  # [T]
+    mask: Tensor  # [T] bool
+    owner: Tensor  # [T] int64, index of the response in the batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenTerms(Columns):
     """What a method made of a batch: one number per token and term, no gradient attached."""
 
     advantage: Tensor  # [T]
@@ -204,30 +251,21 @@ class PolicyView:
 
     log_prob: Tensor  # [N]
     entropy: Tensor  # [N] nats
-    log_prob_old: Tensor  # [N]
-    log_prob_engine: Tensor  # [N]
-    log_prob_ref: Tensor | None  # [N]
-    advantage: Tensor  # [N]
-    policy_weight: Tensor  # [N]
-    clip_low: Tensor  # [N]
-    clip_high: Tensor  # [N]
-    coefs: Mapping[str, Tensor]  # name of a loss term -> [N]
-    mask: Tensor  # [N] bool
-    owner: Tensor  # [N] int64, index of the response in the batch
+    old: OldTokens  # [N]
+    terms: TokenTerms  # [N]
     num_responses: int  # of the batch
-    order: Tensor  # [N] int64, breaks ties
     population: Replicas  # the context-parallel ranks, which hold parts of the same responses
 
     @property
     def log_ratio(self) -> Tensor:
-        return self.log_prob - self.log_prob_old
+        return self.log_prob - self.old.log_prob_old
 
     def response_mean(self, value_N: Tensor) -> Tensor:
         """[N] the mean of a detached ``value_N`` over the trained tokens of each token's response."""
         value_N = value_N.detach()
-        mask_N = self.mask.double()
+        mask_N = self.old.mask.double()
         sums_2S = mask_N.new_zeros(2, self.num_responses)
-        sums_2S[0].index_add_(0, self.owner, value_N.double() * mask_N)
-        sums_2S[1].index_add_(0, self.owner, mask_N)
+        sums_2S[0].index_add_(0, self.old.owner, value_N.double() * mask_N)
+        sums_2S[1].index_add_(0, self.old.owner, mask_N)
         total_S, count_S = self.population.sum(sums_2S)
-        return (total_S / count_S.clamp(min=1))[self.owner].to(value_N.dtype)
+        return (total_S / count_S.clamp(min=1))[self.old.owner].to(value_N.dtype)

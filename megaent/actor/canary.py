@@ -11,10 +11,9 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from megaent.errors import NumericsError
-from megaent.ops import TokenStatistics, logprob_entropy
+from megaent.ops import TokenStatistics, Vocabulary, logprob_entropy
 from megaent.randomness import uniform
 
 SAME_LOGITS = 1e-4
@@ -37,9 +36,7 @@ def disagreement(
     delivered: TokenStatistics,
     *,
     temperature: float,
-    vocab_start: int,
-    vocab_size: int,
-    group: ProcessGroup,
+    shard: Vocabulary,
 ) -> Tensor:
     """[N] the largest difference of each token, as a multiple of what rounding explains: fine up to 1.
 
@@ -47,16 +44,15 @@ def disagreement(
     ``linear_logprob_entropy``. NaN where a difference is NaN. Forms the logits of N tokens; a collective of
     ``group``.
     """
-    logits_NV = hidden_ND @ weight_VD[: max(0, vocab_size - vocab_start)].T
+    assert shard.vocab_size is not None, "a padded vocabulary has a true size"
+    logits_NV = hidden_ND @ weight_VD[: max(0, shard.vocab_size - shard.vocab_start)].T
 
     def statistics(backend: str | None) -> TokenStatistics:
         return logprob_entropy(
             logits_NV,
             target_N,
             temperature=temperature,
-            vocab_start=vocab_start,
-            vocab_size=vocab_size,
-            group=group,
+            **shard._asdict(),
             backend=backend,
         )
 
@@ -64,7 +60,7 @@ def disagreement(
     largest = torch.zeros((), dtype=torch.float64, device=logits_NV.device)
     if logits_NV.numel():
         largest = logits_NV.abs().amax().double()
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=group)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=shard.group)
     # Two roundings of each logit; dH/dz = -p (log p + H), so the entropy moves by at most 2 H as much.
     rounding = SAME_LOGITS + 2 * torch.finfo(logits_NV.dtype).eps * largest / temperature
     return torch.maximum(_ratio(in_use, truth, SAME_LOGITS), _ratio(delivered, truth, rounding))

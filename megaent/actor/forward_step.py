@@ -14,7 +14,7 @@ from torch import Tensor
 
 from megaent.actor.microbatch import Microbatch
 from megaent.objective.method import Loss
-from megaent.types import Additive, Experience, PolicyView, TokenTerms
+from megaent.types import Experience, PolicyView, Replicas, TokenTerms
 
 Scored = dict[str, Tensor]
 
@@ -59,17 +59,29 @@ def training_step(
     sums: MetricSums,
     *,
     temperature: float,
-    context: Additive,
+    context: Replicas,
+    device: torch.device,
 ) -> Callable:
-    """A forward step whose loss is ``sum(weight * token_loss)`` over the microbatch's tokens."""
+    """A forward step whose loss is ``sum(weight * token_loss)`` over the microbatch's tokens.
+
+    What the loss reads is moved to ``device`` once; the batch itself stays where it is.
+    """
+    old, terms = batch.old.to(device), terms.to(device)
 
     def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):
         microbatch = next(microbatches)
 
         def weighted_loss(output: Tensor):
-            view = view_tokens(batch, terms, output, microbatch.place, context)
+            view = PolicyView(
+                log_prob=output[0],
+                entropy=output[1],
+                old=old.at(microbatch.place),
+                terms=terms.at(microbatch.place),
+                num_responses=batch.num_responses,
+                population=context,
+            )
             loss_N, metrics = token_loss(view)
-            weight_N = terms.weight[microbatch.place]
+            weight_N = view.terms.weight
             # A token of weight 0 must not pass a NaN on: 0 * nan is nan.
             loss = torch.where(weight_N != 0, weight_N * loss_N, 0.0).sum()
             sums.add(loss, view, metrics)
@@ -82,31 +94,6 @@ def training_step(
 
 def _count(microbatch: Microbatch) -> Tensor:
     return torch.tensor(microbatch.row.numel(), dtype=torch.int, device=microbatch.row.device)
-
-
-def view_tokens(
-    batch: Experience, terms: TokenTerms, output: Tensor, place: Tensor, context: Additive
-) -> PolicyView:
-    """The tokens at ``place`` as a loss sees them; ``output`` starts with log_prob and entropy, [n] each."""
-    assert batch.log_prob_old is not None, "update needs a scored batch"
-    reference = batch.log_prob_ref
-    return PolicyView(
-        log_prob=output[0],
-        entropy=output[1],
-        log_prob_old=batch.log_prob_old[place],
-        log_prob_engine=batch.log_prob_engine[place],
-        log_prob_ref=None if reference is None else reference[place],
-        advantage=terms.advantage[place],
-        policy_weight=terms.policy_weight[place],
-        clip_low=terms.clip_low[place],
-        clip_high=terms.clip_high[place],
-        coefs={name: value[place] for name, value in terms.coefs.items()},
-        mask=batch.mask[place],
-        owner=batch.owner[place],
-        num_responses=batch.num_responses,
-        order=terms.order[place],
-        population=context,
-    )
 
 
 class MetricSums:

@@ -150,10 +150,15 @@ class MegatronActor:
         A minibatch without a response on any replica is skipped. Raises NumericsError when the loss
         or the gradient norm is not finite; the weights are then not to be saved.
         """
-        batch, terms = _to_device(batch, terms, self.layout.device)
         sums = MetricSums(self.layout.device)
         forward_step = training_step(
-            batch, terms, loss, sums, temperature=temperature, context=ContextParallel(self.layout)
+            batch,
+            terms,
+            loss,
+            sums,
+            temperature=temperature,
+            context=ContextParallel(self.layout),
+            device=self.layout.device,
         )
         minibatch_S = _minibatch_of_responses(batch, terms)
         norms, lr = [], 0.0
@@ -324,27 +329,6 @@ def _minibatch_of_responses(batch: Experience, terms: TokenTerms) -> list[int]:
     minibatch_S = torch.full((batch.num_responses,), -1, dtype=torch.int64)
     minibatch_S[batch.owner.cpu()] = terms.minibatch.cpu()
     return minibatch_S.tolist()
-
-
-def _to_device(batch: Experience, terms: TokenTerms, device: torch.device) -> tuple[Experience, TokenTerms]:
-    """The per-token numbers that the loss reads; what builds microbatches stays on the host."""
-    if device.type == "cpu":
-        return batch, terms
-    reference = batch.log_prob_ref
-    assert batch.log_prob_old is not None, "update needs a scored batch"
-    moved = replace(
-        batch,
-        log_prob_old=batch.log_prob_old.to(device),
-        log_prob_engine=batch.log_prob_engine.to(device),
-        log_prob_ref=None if reference is None else reference.to(device),
-        mask=batch.mask.to(device),
-    )
-    per_token = {
-        name: getattr(terms, name).to(device)
-        for name in ("advantage", "weight", "order", "policy_weight", "clip_low", "clip_high")
-    }
-    coefs = {name: value.to(device) for name, value in terms.coefs.items()}
-    return moved, replace(terms, **per_token, coefs=coefs)
 
 
 def _check_statistics(log_prob_T: Tensor, entropy_T: Tensor) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from megaent.actor.attention import PackedSequences, length_buckets, zigzag_places
 from megaent.errors import ConfigError
-from megaent.types import Experience
+from megaent.types import Columns, Experience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Microbatch:
+class Microbatch(Columns):
     input_ids: Tensor  # [1, L] this context rank's tokens
     position_ids: Tensor  # [1, L]
     packed: PackedSequences
@@ -37,11 +37,7 @@ class Microbatch:
             cu_seqlens_kv=cu,
             buckets=None if buckets is None else buckets.to(device),
         )
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input_ids", "position_ids", "row", "target", "place")
-        }
-        return Microbatch(packed=packed, **moved)
+        return replace(Columns.to(self, device), packed=packed)
 
 
 def sequence_lengths(batch: Experience) -> list[int]:

@@ -23,7 +23,7 @@ from megaent.actor.architecture import Architecture
 from megaent.actor.attention import PackedAttention, RMSNorm
 from megaent.actor.canary import disagreement
 from megaent.actor.sizes import Sizes
-from megaent.ops import TokenStatistics, linear_logprob_entropy
+from megaent.ops import TokenStatistics, Vocabulary, linear_logprob_entropy
 
 
 class PolicyModel(GPTModel):
@@ -76,17 +76,14 @@ class PolicyModel(GPTModel):
         tied = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
         rows_ND = hidden[:, 0][row]
-        shard = {
-            "temperature": temperature,
-            "vocab_start": tp_group.rank() * weight.shape[0],
-            "vocab_size": self.true_vocab_size,
-            "group": tp_group,
-        }
-        stats = linear_logprob_entropy(rows_ND, weight, target, **shard)
+        shard = Vocabulary(tp_group.rank() * weight.shape[0], self.true_vocab_size, tp_group)
+        stats = linear_logprob_entropy(rows_ND, weight, target, temperature=temperature, **shard._asdict())
         disagrees_N = torch.zeros_like(stats.log_prob)
         if check is not None and check.numel():
             delivered = TokenStatistics(stats.log_prob[check], stats.entropy[check])
-            found_K = disagreement(rows_ND[check], weight, target[check], delivered, **shard)
+            found_K = disagreement(
+                rows_ND[check], weight, target[check], delivered, temperature=temperature, shard=shard
+            )
             disagrees_N[check] = found_K.to(disagrees_N.dtype)
         return torch.stack([stats.log_prob, stats.entropy, disagrees_N])
 

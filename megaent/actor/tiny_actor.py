@@ -63,18 +63,9 @@ class TinyActor:
             view = PolicyView(
                 log_prob=stats.log_prob,
                 entropy=stats.entropy,
-                log_prob_old=batch.log_prob_old,
-                log_prob_engine=batch.log_prob_engine,
-                log_prob_ref=None,
-                advantage=terms.advantage,
-                policy_weight=terms.policy_weight,
-                clip_low=terms.clip_low,
-                clip_high=terms.clip_high,
-                coefs=terms.coefs,
-                mask=batch.mask,
-                owner=batch.owner,
+                old=batch.old,
+                terms=terms,
                 num_responses=batch.num_responses,
-                order=terms.order,
                 population=Alone(),
             )
             loss_T, _ = loss(view)

@@ -20,6 +20,19 @@ def _constant(tokens: Tokens, low: float, high: float) -> tuple[Tensor, Tensor]:
     return torch.full_like(like, low), torch.full_like(like, high)
 
 
+def _surrogate(view: PolicyView, ratio_N: Tensor) -> tuple[Tensor, TokenMetrics]:
+    """[N] PPO's loss, ``max(-A ratio, -A clip(ratio))``, and which tokens are clipped on which side."""
+    advantage_N = view.terms.advantage
+    plain_N = -advantage_N * ratio_N
+    clipped_N = -advantage_N * ratio_N.clamp(1.0 - view.terms.clip_low, 1.0 + view.terms.clip_high)
+    is_clipped_N = clipped_N > plain_N
+    metrics = {
+        "clip/high": (is_clipped_N & (advantage_N > 0)).float().detach(),
+        "clip/low": (is_clipped_N & (advantage_N < 0)).float().detach(),
+    }
+    return torch.maximum(plain_N, clipped_N), metrics
+
+
 def _ratio(view: PolicyView) -> Tensor:
     return view.log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
@@ -51,17 +64,10 @@ class Clipped:
 
     def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
         ratio_N = _ratio(view)
-        plain_N = -view.advantage * ratio_N
-        clipped_N = -view.advantage * ratio_N.clamp(1.0 - view.clip_low, 1.0 + view.clip_high)
-        surrogate_N = torch.maximum(plain_N, clipped_N)
-        is_clipped_N = clipped_N > plain_N
-        metrics = {
-            "clip/high": (is_clipped_N & (view.advantage > 0)).float().detach(),
-            "clip/low": (is_clipped_N & (view.advantage < 0)).float().detach(),
-        }
+        surrogate_N, metrics = _surrogate(view, ratio_N)
         if self.dual is not None:
-            ceiling_N = -view.advantage * self.dual
-            is_dual_N = (view.advantage < 0) & (surrogate_N > ceiling_N)
+            ceiling_N = -view.terms.advantage * self.dual
+            is_dual_N = (view.terms.advantage < 0) & (surrogate_N > ceiling_N)
             surrogate_N = torch.where(is_dual_N, ceiling_N, surrogate_N)
             metrics["clip/dual"] = is_dual_N.float().detach()
         return surrogate_N, metrics
@@ -80,7 +86,7 @@ class Unclipped:
         return _constant(tokens, 1.0, torch.inf)
 
     def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
-        return -view.advantage * _ratio(view), {}
+        return -view.terms.advantage * _ratio(view), {}
 
     def words(self) -> str:
         return "-A x ratio, not clipped"
@@ -94,7 +100,7 @@ class Reinforce:
         return _constant(tokens, 1.0, torch.inf)
 
     def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
-        return -view.advantage * view.log_prob, {}
+        return -view.terms.advantage * view.log_prob, {}
 
     def words(self) -> str:
         return "-A x log_prob, no ratio"
@@ -118,14 +124,7 @@ class SequenceClipped:
     def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
         mean_N = view.response_mean(view.log_ratio)
         ratio_N = (mean_N + view.log_prob - view.log_prob.detach()).clamp(max=10.0).exp()
-        plain_N = -view.advantage * ratio_N
-        clipped_N = -view.advantage * ratio_N.clamp(1.0 - view.clip_low, 1.0 + view.clip_high)
-        is_clipped_N = clipped_N > plain_N
-        metrics = {
-            "clip/high": (is_clipped_N & (view.advantage > 0)).float().detach(),
-            "clip/low": (is_clipped_N & (view.advantage < 0)).float().detach(),
-        }
-        return torch.maximum(plain_N, clipped_N), metrics
+        return _surrogate(view, ratio_N)
 
     def words(self) -> str:
         return f"-A x ratio of the whole response, clipped to [{1 - self.low:g}, {1 + self.high:g}]"
@@ -145,9 +144,9 @@ class ClippedWeight:
         return _constant(tokens, self.low, self.high)
 
     def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
-        weight_N = _ratio(view).clamp(1.0 - view.clip_low, 1.0 + view.clip_high).detach()
+        weight_N = _ratio(view).clamp(1.0 - view.terms.clip_low, 1.0 + view.terms.clip_high).detach()
         is_clipped_N = weight_N != _ratio(view).detach()
-        return -view.advantage * weight_N * view.log_prob, {"clip/weight": is_clipped_N.float()}
+        return -view.terms.advantage * weight_N * view.log_prob, {"clip/weight": is_clipped_N.float()}
 
     def words(self) -> str:
         return f"-A x ratio x log_prob, ratio a constant clipped to [{1 - self.low:g}, {1 + self.high:g}]"

@@ -130,7 +130,7 @@ class Loss:
 
     def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
         core_N, metrics = self.core(view)
-        weight_N = view.policy_weight
+        weight_N = view.terms.policy_weight
         for rule in self.weights:
             if rule.scope == "micro":
                 weight_N = weight_N * rule(microbatch_tokens(view), None)
@@ -139,7 +139,7 @@ class Loss:
             coef_N = (
                 term.coef(microbatch_tokens(view), None)
                 if term.coef.scope == "micro"
-                else view.coefs[term.name]
+                else view.terms.coefs[term.name]
             )
             quantity_N = term.quantity(view)
             loss_N = loss_N + coef_N * quantity_N
@@ -152,15 +152,15 @@ def microbatch_tokens(view: PolicyView) -> Tokens:
     """The current policy's tokens of one microbatch, detached, as one minibatch of their own."""
     return Tokens(
         log_prob=view.log_prob.detach(),
-        log_prob_old=view.log_prob_old,
-        log_prob_engine=view.log_prob_engine,
+        log_prob_old=view.old.log_prob_old,
+        log_prob_engine=view.old.log_prob_engine,
         entropy=view.entropy.detach(),
-        advantage=view.advantage,
-        mask=view.mask,
-        owner=view.owner,
+        advantage=view.terms.advantage,
+        mask=view.old.mask,
+        owner=view.old.owner,
         num_responses=view.num_responses,
-        order=view.order,
-        minibatch=view.owner.new_zeros(view.owner.shape),
+        order=view.terms.order,
+        minibatch=view.old.owner.new_zeros(view.old.owner.shape),
         num_minibatches=1,
         population=view.population,
     )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from megaent.objective.seen import Seen
-from megaent.objective.segments import Segments, linked_patterns, segment_support, segments
+from megaent.objective.segments import linked_patterns, segments
+from megaent.ops.segment_support import Segments, segment_support
 
 MODES = ("clean", "released")
 HIGH, UNIQUE, SHARED, OWN_KIND = range(4)

@@ -58,7 +58,7 @@ class KL:
         return self.anchor == "ref"
 
     def __call__(self, view: PolicyView) -> Tensor:
-        anchor_N = view.log_prob_old if self.anchor == "old" else view.log_prob_ref
+        anchor_N = view.old.log_prob_old if self.anchor == "old" else view.old.log_prob_ref
         if anchor_N is None:
             raise ValueError("a KL term to the reference needs log_prob_ref; score with_reference=True first")
         return kl(view.log_prob, anchor_N, self.estimator)

@@ -122,7 +122,7 @@ def _choose(name: str | None, device: str, dtype: torch.dtype) -> str:
     asked = name or os.environ.get("MEGAENT_OPS_BACKEND") or None
     chosen = _default(device, dtype) if asked is None else asked
     if chosen not in available_backends():
-        raise ValueError(_not_there(chosen))
+        raise ValueError(not_there(chosen))
     if not _serves(chosen, device, dtype):
         devices, dtypes = _BACKENDS[chosen]
         raise ValueError(
@@ -130,7 +130,7 @@ def _choose(name: str | None, device: str, dtype: torch.dtype) -> str:
             f"got {dtype} on {device}; name reference, or none"
         )
     if not torch.compiler.is_compiling():
-        _announce("backend", chosen)
+        announce("backend", chosen)
     return chosen
 
 
@@ -144,26 +144,10 @@ def _serves(name: str, device: str, dtype: torch.dtype) -> bool:
     return (devices is None or device in devices) and (dtypes is None or dtype in dtypes)
 
 
-def segment_backend(device: str) -> str:
-    """Who searches for segments that come back: ``cpu`` (C++) or ``reference`` (torch).
-
-    The C++ search where it is built and the tokens are on a CPU, unless ``MEGAENT_OPS_BACKEND`` names
-    ``reference``; the backends of a GPU have none of their own and say nothing here. Both give the same
-    integers. Raises ValueError where ``cpu`` is named and is not built.
-    """
-    named = os.environ.get("MEGAENT_OPS_BACKEND") or None
-    if named is not None and named not in available_backends():
-        raise ValueError(_not_there(named))
-    is_compiled = device == "cpu" and _IS_THERE["cpu"] and named != "reference"
-    chosen = "cpu" if is_compiled else "reference"
-    _announce("backend of segment_support", chosen)
-    return chosen
-
-
-def _not_there(name: str) -> str:
+def not_there(name: str) -> str:
     return f"backend must be one of {', '.join(available_backends())}, got {name!r}{_HINTS.get(name, '')}"
 
 
 @functools.cache
-def _announce(what: str, name: str) -> None:
+def announce(what: str, name: str) -> None:
     log.info("megaent.ops %s: %s", what, name)

@@ -1,4 +1,4 @@
-"""The row operations in C++ (``csrc/``): one read of the logits, fp32 and bf16, threads as torch's.
+"""The row operations in C++ (``csrc/cpu/``): one read of the logits, fp32 and bf16, threads as torch's.
 
 ``scripts/build_ops`` compiles them into ``megaent/_C.so``, which registers ``torch.ops.megaent.*``; what
 each returns is said in ``megaent.ops.reference``. Every row gives the same bits however rows are split over
@@ -19,6 +19,7 @@ from torch import Tensor
 from megaent.ops.compiled import COMPILED_OPS
 from megaent.ops.divergence import KL_ROWS, Divergence
 from megaent.ops.reference import NUM_TOP, adjacent
+from megaent.ops.rows import fake_logits_stats, fake_stats_combine
 
 if not COMPILED_OPS.exists():
     raise ValueError(f"the C++ ops are not built ({COMPILED_OPS} is absent): run ./scripts/build_ops")
@@ -124,15 +125,8 @@ def simd_level() -> str:
 # ---------------------------------------------------------------- shapes, for torch.compile
 
 
-@torch.library.register_fake("megaent::logits_stats")
-def _(logits, target, vocab_start, inv_temperature, moments):
-    return logits.new_empty(7 if moments else 5, logits.shape[0], dtype=torch.float32)
-
-
-@torch.library.register_fake("megaent::stats_combine")
-def _(partials, inv_temperature):
-    rows, num_tokens = partials[0].shape
-    return partials[0].new_empty(6 if rows == 7 else 4, num_tokens)
+torch.library.register_fake("megaent::logits_stats")(fake_logits_stats)
+torch.library.register_fake("megaent::stats_combine")(fake_stats_combine)
 
 
 @torch.library.register_fake("megaent::logits_stats_backward")

@@ -1,4 +1,4 @@
-"""The row operations in CUDA C++ (``csrc/*.cu``), on a GPU: bf16, fp16 and fp32, one read of the logits each.
+"""The row operations in CUDA C++ (``csrc/cuda/``): bf16, fp16 and fp32 on a GPU, one read of the logits each.
 
 ``scripts/build_cuda`` compiles them into ``megaent/_CUDA.so``, which registers ``torch.ops.megaent_cuda.*``;
 what each returns is said in ``megaent.ops.reference``. Every row gives the same bits in any batch and at any
@@ -19,6 +19,7 @@ from torch import Tensor
 from megaent.ops.compiled import COMPILED_CUDA_OPS
 from megaent.ops.divergence import Divergence
 from megaent.ops.reference import adjacent, count_above, top_logits
+from megaent.ops.rows import fake_logits_stats, fake_stats_combine
 
 if not COMPILED_CUDA_OPS.exists():
     raise ValueError(f"the CUDA ops are not built ({COMPILED_CUDA_OPS} is absent): run ./scripts/build_cuda")
@@ -102,15 +103,8 @@ _NO_KL = "backend cuda has no KL to a reference; name the backend triton or refe
 # ---------------------------------------------------------------- shapes, for torch.compile
 
 
-@torch.library.register_fake("megaent_cuda::logits_stats")
-def _(logits, target, vocab_start, inv_temperature, moments):
-    return logits.new_empty(7 if moments else 5, logits.shape[0], dtype=torch.float32)
-
-
-@torch.library.register_fake("megaent_cuda::stats_combine")
-def _(partials, inv_temperature):
-    rows, num_tokens = partials[0].shape
-    return partials[0].new_empty(6 if rows == 7 else 4, num_tokens)
+torch.library.register_fake("megaent_cuda::logits_stats")(fake_logits_stats)
+torch.library.register_fake("megaent_cuda::stats_combine")(fake_stats_combine)
 
 
 @torch.library.register_fake("megaent_cuda::logits_stats_backward")

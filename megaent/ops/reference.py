@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from megaent.ops.divergence import Divergence, in_order, kl_gradient, kl_partial
+from megaent.ops.rows import Partial, Stat
 
 __all__ = [
     "count_above",
@@ -74,8 +75,8 @@ def logits_stats(
 
 
 def _empty_shard(like: Tensor, num_rows: int, moments: bool) -> Tensor:
-    partial = like.new_zeros(7 if moments else 5, num_rows)
-    partial[0] = -torch.inf
+    partial = like.new_zeros(Partial.number(moments), num_rows)
+    partial[Partial.MAX] = -torch.inf
     return partial
 
 
@@ -173,7 +174,7 @@ def top_logits(logits_NV: Tensor) -> Tensor:
 def top_mass(tops: Sequence[Tensor], stats: Tensor, *, inv_temperature: float) -> Tensor:
     """[N] the probability of the 8 largest logits of whole rows, from those of the shards."""
     largest = torch.cat(list(tops)).topk(NUM_TOP, dim=0).values
-    p = ((largest - stats[2]) * inv_temperature - stats[3]).exp()
+    p = ((largest - stats[Stat.MAX]) * inv_temperature - stats[Stat.LOG_TOTAL]).exp()
     return in_order(p).clamp(max=1.0)  # rounding may pass 1
 
 

@@ -18,6 +18,7 @@ from torch.distributed import ProcessGroup
 from megaent.ops.backend import Backend, get_backend
 from megaent.ops.divergence import KL_ROWS, Divergence, kl_combine, kl_merge, kl_rows
 from megaent.ops.reference import NUM_TOP, merge_partials, top_mass
+from megaent.ops.rows import Partial, Stat
 
 MOMENTS = ("sum_p2", "varentropy")
 EXTRAS = (*MOMENTS, "top8_mass", "target_rank")
@@ -33,6 +34,14 @@ class TokenStatistics(NamedTuple):
     top8_mass: Tensor | None = None  # [N] probability of the 8 most probable tokens together
     target_rank: Tensor | None = None  # [N] int64, tokens with a strictly larger logit than the target's
     kl: Tensor | None = None  # [N] nats, KL(policy || reference) over the whole vocabulary
+
+
+class Vocabulary(NamedTuple):
+    """Where a shard's columns lie in the vocabulary, under the names that both ops take."""
+
+    vocab_start: int = 0
+    vocab_size: int | None = None  # true columns of all shards; later ones are padding
+    group: ProcessGroup | None = None
 
 
 class Shard(NamedTuple):
@@ -53,7 +62,7 @@ class Shard(NamedTuple):
 
     def split(self, partial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows of a [K, N]: the partial statistics, those of KL, the top 8; the latter two may be none."""
-        num_stats = 7 if self.has_moments else 5
+        num_stats = Partial.number(self.has_moments)
         first_top = num_stats + (KL_ROWS if self.has_reference else 0)
         return partial[:num_stats], partial[num_stats:first_top], partial[first_top:]
 
@@ -142,7 +151,7 @@ def combine_shards(partial: Tensor, shard: Shard) -> Whole:
     if "top8_mass" in shard.extras:
         top_mass_N = top_mass(top_parts, stats, inv_temperature=shard.inv_temperature)
     # One shard has the target's logit, the others 0.
-    return Whole(stats, kl_stats, top_mass_N, torch.stack([part[4] for part in parts]).sum(0))
+    return Whole(stats, kl_stats, top_mass_N, torch.stack([part[Partial.TARGET] for part in parts]).sum(0))
 
 
 def _gather(partial: Tensor, group: ProcessGroup | None) -> list[Tensor]:
@@ -163,10 +172,10 @@ def results(ctx, whole: Whole, rank_N: Tensor | None, target_N: Tensor, shard: S
     """The outputs named by ``shard.names()``, 0 where the target is ignored; the extras without gradient."""
     ctx.set_materialize_grads(False)
     known = {
-        "log_prob": whole.stats[0],
-        "entropy": whole.stats[1],
-        "sum_p2": whole.stats[4] if shard.has_moments else None,
-        "varentropy": whole.stats[5] if shard.has_moments else None,
+        "log_prob": whole.stats[Stat.LOG_PROB],
+        "entropy": whole.stats[Stat.ENTROPY],
+        "sum_p2": whole.stats[Stat.SUM_P2] if shard.has_moments else None,
+        "varentropy": whole.stats[Stat.VARENTROPY] if shard.has_moments else None,
         "top8_mass": whole.top_mass_N,
         "target_rank": rank_N,
         "kl": None if whole.kl_stats is None else whole.kl_stats[0],

@@ -20,6 +20,7 @@ from torch import Tensor
 from megaent.errors import MissingDependency
 from megaent.ops.divergence import KL_ROWS, Divergence, Mass, Pair
 from megaent.ops.reference import count_above, top_logits
+from megaent.ops.rows import fake_logits_stats, fake_stats_combine
 
 try:
     from megaent_kernels import divergence as divergence_kernels
@@ -139,9 +140,7 @@ def _logits_stats(
     )
 
 
-@_logits_stats.register_fake
-def _(logits, target, vocab_start, inv_temperature, moments):
-    return logits.new_empty(7 if moments else 5, logits.shape[0], dtype=torch.float32)
+_logits_stats.register_fake(fake_logits_stats)
 
 
 @torch.library.custom_op("megaent_triton::stats_combine", mutates_args=())
@@ -151,10 +150,7 @@ def _stats_combine(partials: list[Tensor], inv_temperature: float) -> Tensor:
     return combine_kernels.stats_combine(partials, inv_temperature=inv_temperature)
 
 
-@_stats_combine.register_fake
-def _(partials, inv_temperature):
-    rows, num_tokens = partials[0].shape
-    return partials[0].new_empty(rows - 1, num_tokens)
+_stats_combine.register_fake(fake_stats_combine)
 
 
 @torch.library.custom_op("megaent_triton::logits_stats_backward", mutates_args={"out"})

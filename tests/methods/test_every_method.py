@@ -16,6 +16,7 @@ import torch
 from support.batches import applied, random_groups, scored_batch
 from support.builders import view
 from support.choices import OF_THE_MICROBATCH, Chosen, every_choice, methods_of
+from support.views import changed
 from torch import Tensor
 
 from megaent import objective
@@ -92,7 +93,7 @@ def full_view(method: Method, num_tokens: int, *, spread: float, seed: int = 0) 
     noise = torch.Generator().manual_seed(seed + 1)
     owner = torch.arange(num_tokens) * 10 // num_tokens
     coefs = {term.name: torch.rand(num_tokens, generator=noise).double() for term in method.loss.terms}
-    return replace(plain, owner=owner, num_responses=10, coefs=coefs)
+    return changed(plain, owner=owner, num_responses=10, coefs=coefs)
 
 
 def loss_and_gradients(
@@ -110,7 +111,7 @@ def loss_and_gradients(
 def test_loss_and_gradient_are_finite_and_metrics_carry_none(chosen: Chosen, spread: float) -> None:
     for _, method in methods_of(chosen):
         batch = full_view(method, 200, spread=spread)
-        loss, grads, metrics = loss_and_gradients(method, batch, torch.full_like(batch.advantage, 0.01))
+        loss, grads, metrics = loss_and_gradients(method, batch, torch.full_like(batch.terms.advantage, 0.01))
         assert bool(loss.isfinite())
         assert all(bool(grad.isfinite().all()) for grad in grads)
         for name, value in metrics.items():
@@ -124,7 +125,7 @@ def test_a_token_that_is_not_learnt_from_gets_no_gradient_and_gives_none(chosen:
     for _, method in methods_of(chosen):
         batch = full_view(method, 200, spread=1.0)
         mask = torch.arange(200) % 3 > 0
-        batch = replace(batch, mask=mask)
+        batch = changed(batch, mask=mask)
         loss, grads, _ = loss_and_gradients(method, batch, mask.double())
         assert any(bool((grad != 0).any()) for grad in grads)
         assert all(bool((grad[::3] == 0).all()) for grad in grads)
@@ -137,12 +138,13 @@ def test_a_token_that_is_not_learnt_from_gets_no_gradient_and_gives_none(chosen:
 
 
 def rows_of(batch: PolicyView, rows: Tensor) -> PolicyView:
-    tensors = {
-        item.name: getattr(batch, item.name)[rows]
-        for item in fields(batch)
-        if isinstance(getattr(batch, item.name), Tensor)
-    }
-    return replace(batch, **tensors, coefs={name: value[rows] for name, value in batch.coefs.items()})
+    return replace(
+        batch,
+        log_prob=batch.log_prob[rows],
+        entropy=batch.entropy[rows],
+        old=batch.old.at(rows),
+        terms=batch.terms.at(rows),
+    )
 
 
 @every_invariant
@@ -150,7 +152,7 @@ def test_the_loss_does_not_depend_on_how_responses_are_split_into_microbatches(c
     for _, method in methods_of(chosen):
         batch = full_view(method, 100, spread=0.3)
         whole, _ = method.loss(batch)
-        parts = [batch.owner < 3, (batch.owner >= 3) & (batch.owner < 4), batch.owner >= 4]
+        parts = [batch.old.owner < 3, (batch.old.owner >= 3) & (batch.old.owner < 4), batch.old.owner >= 4]
         pieces = [method.loss(rows_of(batch, rows))[0] for rows in parts]
         assert torch.equal(torch.cat(pieces), whole)
 
@@ -158,7 +160,7 @@ def test_the_loss_does_not_depend_on_how_responses_are_split_into_microbatches(c
 @every
 def test_a_method_that_reads_the_reference_says_so(chosen: Chosen) -> None:
     for _, method in methods_of(chosen):
-        without = replace(full_view(method, 20, spread=0.1), log_prob_ref=None)
+        without = changed(full_view(method, 20, spread=0.1), log_prob_ref=None)
         if method.needs_reference:
             with pytest.raises(ValueError, match="log_prob_ref"):
                 method.loss(without)

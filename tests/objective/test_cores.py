@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from support.builders import group, scored, seen, view
+from support.views import changed
 from torch import Tensor
 
 from megaent.objective.cores import Clipped, ClippedWeight, Reinforce, SequenceClipped, Unclipped, clipped
@@ -30,7 +30,7 @@ every_core = pytest.mark.parametrize("core", CORES, ids=repr)
 def view_of(log_ratio: list[float], advantage: list[float], owner: list[int] | None = None) -> PolicyView:
     ratio = torch.tensor(log_ratio, dtype=torch.float64)
     old = torch.full_like(ratio, -1.5)
-    made = replace(
+    made = changed(
         view(len(log_ratio)),
         log_prob=(old + ratio).requires_grad_(),
         log_prob_old=old,
@@ -38,16 +38,16 @@ def view_of(log_ratio: list[float], advantage: list[float], owner: list[int] | N
     )
     if owner is None:
         return made
-    return replace(made, owner=torch.tensor(owner), num_responses=max(owner) + 1)
+    return changed(made, owner=torch.tensor(owner), num_responses=max(owner) + 1)
 
 
 def bounded(core: Core, batch: PolicyView) -> PolicyView:
     """With the bounds that ``estimate`` would have taken from the core."""
     low, high = core.bounds(batch_tokens(seen(scored([])), torch.zeros(0)))
     assert low.shape == high.shape == (0,)
-    like = batch.advantage
+    like = batch.terms.advantage
     bounds = (getattr(core, "low", 1.0), getattr(core, "high", torch.inf))
-    return replace(
+    return changed(
         batch, clip_low=torch.full_like(like, bounds[0]), clip_high=torch.full_like(like, bounds[1])
     )
 
@@ -77,7 +77,7 @@ def test_the_clip_is_the_formula_on_random_tokens() -> None:
     loss, grad = loss_and_gradient(Clipped(low=0.1, high=0.3, dual=2.0), batch)
     held = 0
     for n in range(500):
-        a, r = float(batch.advantage[n]), float(batch.log_ratio[n].detach().exp())
+        a, r = float(batch.terms.advantage[n]), float(batch.log_ratio[n].detach().exp())
         within = min(max(r, 0.9), 1.3)
         expected, slope = (-a * r, -a * r) if -a * r >= -a * within else (-a * within, 0.0)
         if a < 0 and expected > -a * 2.0:
@@ -91,7 +91,7 @@ def test_the_clip_is_the_formula_on_random_tokens() -> None:
 def test_bounds_may_differ_by_token() -> None:
     batch = view_of([0.4, 0.4, -0.4, -0.4], [1.0, 1.0, -1.0, -1.0])
     bound = torch.tensor([0.2, 0.6, 0.2, 0.6], dtype=torch.float64)
-    loss, _ = Clipped()(replace(batch, clip_low=bound, clip_high=bound))
+    loss, _ = Clipped()(changed(batch, clip_low=bound, clip_high=bound))
     expected = [-1.2, -math.exp(0.4), 0.8, math.exp(-0.4)]
     assert loss.tolist() == pytest.approx(expected, rel=1e-12)
 
@@ -123,7 +123,7 @@ def test_unclipped_and_reinforce() -> None:
     assert loss.tolist() == grad.tolist() == pytest.approx([-1.5, 0.5, -1.1, 4.0], rel=1e-9)
     loss, grad = loss_and_gradient(Reinforce(), batch)
     assert grad.tolist() == [-a for a in ADVANTAGE]
-    assert torch.equal(loss, -batch.advantage * batch.log_prob.detach())
+    assert torch.equal(loss, -batch.terms.advantage * batch.log_prob.detach())
 
 
 def test_the_weight_of_cispo_is_clipped_and_no_token_loses_its_gradient() -> None:

@@ -12,7 +12,8 @@ from support.golden_inputs import experience, rows_of, seen
 
 from megaent.methods.less import less
 from megaent.objective.segment_shaping import HIGH, SHARED, SegmentSupport
-from megaent.objective.segments import linked_patterns, segment_support, segments
+from megaent.objective.segments import linked_patterns, segments
+from megaent.ops.segment_support import segment_support
 
 Run = tuple[int, int]
 

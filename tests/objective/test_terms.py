@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.builders import view
+from support.views import changed
 from torch import Tensor
 
 from megaent.objective.cores import Clipped, Unclipped
@@ -32,7 +33,7 @@ def value_and_gradient(quantity: Quantity, batch: PolicyView) -> tuple[Tensor, T
 
 
 def near_and_far() -> PolicyView:
-    return replace(
+    return changed(
         view(3),
         log_prob=torch.tensor([-1.0, -0.5, -2.0], dtype=torch.float64, requires_grad=True),
         log_prob_ref=torch.tensor([-1.2, -0.5, -1.0], dtype=torch.float64),
@@ -63,7 +64,7 @@ def test_the_mean_of_k1_and_k3_is_the_divergence(estimator: str) -> None:
     noise = torch.Generator().manual_seed(0)
     p, q = torch.randn(2, 6, generator=noise, dtype=torch.float64).log_softmax(1)
     truth = float((p.exp() * (p - q)).sum())
-    batch = replace(view(6), log_prob=p, log_prob_ref=q)
+    batch = changed(view(6), log_prob=p, log_prob_ref=q)
     found = float((p.exp() * KL(estimator=estimator, anchor="ref")(batch)).sum())
     if estimator in ("k1", "k3"):
         assert found == pytest.approx(truth, rel=1e-12)
@@ -74,13 +75,13 @@ def test_the_mean_of_k1_and_k3_is_the_divergence(estimator: str) -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_at_the_anchor_there_is_nothing_to_pay(estimator: str) -> None:
     batch = view(4)
-    batch = replace(batch, log_prob_old=batch.log_prob.detach().clone())
+    batch = changed(batch, log_prob_old=batch.log_prob.detach().clone())
     found, _ = value_and_gradient(KL(estimator=estimator, anchor="old"), batch)
     assert found.tolist() == [0.0] * 4
 
 
 def test_a_far_reference_costs_at_most_ten() -> None:
-    batch = replace(view(2), log_prob_ref=torch.tensor([1e4, -1e4], dtype=torch.float64))
+    batch = changed(view(2), log_prob_ref=torch.tensor([1e4, -1e4], dtype=torch.float64))
     value, grad = value_and_gradient(KL(estimator="k3", anchor="ref"), batch)
     assert value.tolist() == [10.0, 10.0]
     assert grad.tolist() == [0.0, 0.0]
@@ -89,7 +90,7 @@ def test_a_far_reference_costs_at_most_ten() -> None:
 def test_the_kl_without_a_reference_says_what_to_do() -> None:
     assert [KL(anchor=anchor).needs_reference for anchor in ANCHORS] == [False, True]
     with pytest.raises(ValueError, match="with_reference=True"):
-        KL(anchor="ref")(replace(view(3), log_prob_ref=None))
+        KL(anchor="ref")(changed(view(3), log_prob_ref=None))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def loss_of(loss: Loss, batch: PolicyView) -> Tensor:
     """With the coefficients that ``estimate`` would have taken."""
     tokens = microbatch_tokens(batch)
     coefs = {term.name: term.coef(tokens, None) for term in loss.terms}
-    return loss(replace(batch, coefs=coefs))[0]
+    return loss(changed(batch, coefs=coefs))[0]
 
 
 def test_the_entropy_bonus_lowers_the_loss_by_the_entropy() -> None:
@@ -124,13 +125,13 @@ def test_the_entropy_bonus_lowers_the_loss_by_the_entropy() -> None:
 
 
 def test_terms_and_weights_add_up() -> None:
-    batch = replace(view(50), policy_weight=torch.rand(50, dtype=torch.float64))
+    batch = changed(view(50), policy_weight=torch.rand(50, dtype=torch.float64))
     terms = (*entropy_bonus(0.1), *kl_to_reference(0.2))
     whole, metrics = Loss(core=Clipped(), terms=terms)(
-        replace(batch, coefs={"entropy_bonus": 0.1 * torch.ones(50), "kl_to_ref": 0.2 * torch.ones(50)})
+        changed(batch, coefs={"entropy_bonus": 0.1 * torch.ones(50), "kl_to_ref": 0.2 * torch.ones(50)})
     )
     expected = (
-        batch.policy_weight * Clipped()(batch)[0]
+        batch.terms.policy_weight * Clipped()(batch)[0]
         - 0.1 * batch.entropy
         + 0.2 * KL(estimator="k3", anchor="ref")(batch)
     )
@@ -154,7 +155,7 @@ def test_rules_of_scope_micro_read_the_current_policy() -> None:
         coef=HighestCovariance(coef=0.5, fraction=0.1, scope="micro"),
     )
     loss, metrics = Loss(core=Unclipped(), terms=(term,))(batch)
-    a, p = batch.advantage, batch.log_prob.detach()
+    a, p = batch.terms.advantage, batch.log_prob.detach()
     chosen = ((a - a.mean()) * (p - p.mean())).topk(4).indices
     expected = -a * batch.log_ratio.exp()
     expected = expected.index_add(0, chosen, 0.5 * batch.log_ratio.abs()[chosen])

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from megaent.objective.segments import Segments, search_by_doubling, segment_support, segments
+from megaent.objective.segments import segments
 from megaent.ops import backend
 from megaent.ops.backend import available_backends
+from megaent.ops.segment_support import Segments, search_backend, search_by_doubling, segment_support
 
 pytestmark = pytest.mark.skipif(
     "cpu" not in available_backends(), reason="the C++ ops are not built; run `./scripts/build_ops`"
@@ -163,13 +164,13 @@ def test_the_switch_of_the_ops_names_the_search_and_says_so_once(
     monkeypatch.delenv("MEGAENT_OPS_BACKEND", raising=False)
     if named is not None:
         monkeypatch.setenv("MEGAENT_OPS_BACKEND", named)
-    backend._announce.cache_clear()
+    backend.announce.cache_clear()
     token_L, found, correct_R = random_group(3, 8)
     with caplog.at_level(logging.INFO, logger="megaent.ops.backend"):
         for _ in range(3):
             support = segment_support(token_L, found, correct_R)
     assert caplog.messages == [f"megaent.ops backend of segment_support: {chosen}"]
-    assert backend.segment_backend("cuda") == "reference"
+    assert search_backend("cuda") == "reference"
     for mine, theirs in zip(support, search_by_doubling(token_L, found, correct_R), strict=True):
         assert torch.equal(mine, theirs)
 

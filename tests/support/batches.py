@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from support.views import policy_view
 from torch import Tensor
 
 from megaent.experience.pack import SECOND_ROLLOUT, pack
@@ -126,7 +127,7 @@ def stepped_view(batch: Experience, terms: TokenTerms, *, seed: int = 5, spread:
     number_T = terms.order
     moved_T = spread * (uniform(torch.full_like(number_T, draw_seed(seed, "moved")), number_T) - 0.5)
     entropy_T = uniform(torch.full_like(number_T, draw_seed(seed, "entropy")), number_T)
-    return PolicyView(
+    return policy_view(
         log_prob=(batch.log_prob_old.double() + moved_T).requires_grad_(),
         entropy=entropy_T.requires_grad_(),
         log_prob_old=batch.log_prob_old.double(),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
+from support.views import policy_view
 from torch import Tensor
 
 from megaent.experience.pack import pack
@@ -54,7 +55,7 @@ def view(
     """A microbatch of one response whose log-probs and entropies are leaves with a gradient."""
     noise = torch.Generator().manual_seed(seed)
     log_prob, old, engine, ref, advantage = torch.randn(5, num_tokens, generator=noise, dtype=dtype)
-    return PolicyView(
+    return policy_view(
         log_prob=(spread * log_prob - 2).requires_grad_(),
         entropy=torch.rand(num_tokens, generator=noise, dtype=dtype).requires_grad_(),
         log_prob_old=spread * old - 2,

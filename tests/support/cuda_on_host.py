@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "csrc" / "cuda"
 COMPILER = next(filter(None, map(shutil.which, ("c++", "g++"))), None)
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 NUMBERS = [0, 1, 4, 5]  # where log_prob, entropy, sum p^2 and varentropy stand in the statistics
@@ -32,8 +33,8 @@ def ops() -> Any:
     torch_folder, shim = Path(torch.__file__).parent, ROOT / "tests" / "ops" / "cuda_on_host"
     words = ["-std=c++20", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]
     words += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fvisibility=hidden", "-Wl,-Bsymbolic"]
-    words += ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{shim}", f"-I{ROOT / 'csrc'}"]
-    words += ["-isystem", f"{torch_folder / 'include'}", "-x", "c++", f"{ROOT / 'csrc' / 'logits_stats.cu'}"]
+    words += ["-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{shim}", f"-I{SOURCES}"]
+    words += ["-isystem", f"{torch_folder / 'include'}", "-x", "c++", f"{SOURCES / 'logits_stats.cu'}"]
     words += [f"{shim / 'register.cpp'}", f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-o"]
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder) / "on_host.so"

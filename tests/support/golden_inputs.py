@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from support.builders import seen
+from support.views import policy_view
 from torch import Tensor
 
 from megaent.objective.seen import Tokens, batch_tokens
@@ -126,7 +127,7 @@ def view(
         "order": old.order,
         "population": Alone(),
     }
-    return PolicyView(**(given | changes))
+    return policy_view(**(given | changes))
 
 
 def _flags(values: Sequence[Any]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from support.golden_ceeh_egrc import Case, given
 from support.golden_inputs import experience, numbers, rows_of, seen, tokens, view
+from support.views import changed
 from torch import Tensor
 
 from megaent.evaluation.efficiency import (
@@ -82,7 +83,7 @@ def _sent_loss(inputs: Case, options: Mapping[str, Any]) -> tuple[Tensor, Case, 
     low_T, high_T = part.suggests.core.bounds(tokens(batch, inputs["adv"]))
     policy = view(batch, inputs["adv"], inputs["logp"], clip=(low_T, high_T))
     needed = {term.name: term.coef(tokens(batch, inputs["adv"]), None) for term in part.terms}
-    loss_N, metrics = Loss(core=part.suggests.core, terms=part.terms)(replace(policy, coefs=needed))
+    loss_N, metrics = Loss(core=part.suggests.core, terms=part.terms)(changed(policy, coefs=needed))
     return loss_N, metrics, loss_N[batch.mask].mean().item()
 
 

@@ -1,4 +1,4 @@
-// The part of CUDA that csrc/*.cuh and csrc/logits_stats.cu speak, for a processor: the kernels' own source
+// The part of CUDA that csrc/cuda/*.cuh and csrc/cuda/logits_stats.cu speak, for a processor: the kernels' own source
 // runs on it.
 //
 // A block's threads are fibers of one thread of the system. Each runs until it waits (at a barrier, in a

@@ -1,7 +1,7 @@
-// The ops of csrc/logits_stats.cu for tensors on the CPU: torch.ops.megaent_cuda_on_host.*
+// The ops of csrc/cuda/logits_stats.cu for tensors on the CPU: torch.ops.megaent_cuda_on_host.*
 #include <torch/csrc/stable/library.h>
 
-#include "cuda_ops.h"
+#include "ops.h"
 
 // What the launcher asks torch about devices. These take the place of torch's own within this library.
 extern "C" {

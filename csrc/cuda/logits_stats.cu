@@ -8,8 +8,8 @@
 #include <string>
 #include <utility>
 
-#include "check.h"
-#include "cuda_ops.h"
+#include "../check.h"
+#include "ops.h"
 #include "logits_gradient.cuh"
 #include "logits_stats.cuh"
 #include "stats_combine.cuh"

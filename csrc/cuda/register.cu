@@ -1,7 +1,7 @@
 // The GPU's ops under torch.ops.megaent_cuda.* once this library is loaded; schemas as in register.cpp.
 #include <torch/csrc/stable/library.h>
 
-#include "cuda_ops.h"
+#include "ops.h"
 
 STABLE_TORCH_LIBRARY(megaent_cuda, library) {
   library.def(

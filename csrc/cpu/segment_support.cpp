@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <queue>
 
-#include "check.h"
+#include "../check.h"
 #include "ops.h"
 
 namespace megaent {

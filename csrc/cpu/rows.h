@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "check.h"
+#include "../check.h"
 
 namespace megaent {
 
