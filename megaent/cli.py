@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -88,17 +87,27 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _say(line: str) -> None:
+    """What takes its time, told before it begins; by one process of a run."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
+
+
 def _train(words: list[str]) -> int:
     _quiet_libraries()
     if "-m" in words or "--multirun" in words:
         return _sweep(words)
+    is_shown = "--cfg" in words
+    if not is_shown:
+        _say("reading the configuration")
     from megaent.config.composition import compose_config
 
     overrides = [word for word in words if word != "--cfg"]
-    config, text = compose_config(overrides)
-    if "--cfg" in words:
-        print(text, end="")
+    if is_shown:
+        print(compose_config(overrides)[1], end="")
         return 0
+    config, text = compose_config(overrides, check_files=True, say=_say)
+    _say("loading Megatron-Core")
     from megaent.run.run import train
 
     train(config, text, overrides)
@@ -107,68 +116,23 @@ def _train(words: list[str]) -> int:
 
 def _sweep(words: list[str]) -> int:
     """Hydra's sweepers and launchers start the runs; each job is an ordinary run in its own directory."""
+    _say("reading the configuration of every run")
     from megaent.commands.sweep import sweep
 
     return sweep(words)
 
 
 def _resume(words: list[str]) -> int:
-    if not words or ("=" in words[0] and not Path(words[0]).is_dir()):
-        return _fail("resume needs the directory of a run: megaent resume runs/…", 2)
-    if any(word.startswith("run.dir=") for word in words):
-        return _fail(
-            "resume continues in the directory that it is given; to go on elsewhere copy the directory and "
-            "resume the copy, without run.dir=",
-            2,
-        )
-    from megaent.run.command_record import ENVIRONMENT, read_command
-
-    path = Path(words[0])
-    record = read_command(path)
-    os.environ.update({name: record.environment[name] for name in ENVIRONMENT if name in record.environment})
     _quiet_libraries()
-    from megaent.config.composition import compose_config
+    from megaent.commands.resume import resume
 
-    everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
-    # Quoted, because Hydra has a meaning for = and , and ( in a value.
-    directory = json.dumps(str(path), ensure_ascii=False)
-    everything += [f"run.dir={directory}", f"run.threads={record.threads}", *words[1:]]
-    config, text = compose_config(everything)
-    _refuse_other_defaults(path, compose_config(record.overrides)[1], words[1:])
-    from megaent.run.run import train
-
-    train(config, text, everything, is_resumed=True)
+    resume(words, _say)
     return 0
-
-
-def _refuse_other_defaults(run: Path, text: str, words: list[str]) -> None:
-    """The recorded overrides must mean what they meant: a default that moved since would go unnoticed."""
-    from omegaconf import OmegaConf
-
-    from megaent.errors import CheckpointError
-
-    then = _values(OmegaConf.to_container(OmegaConf.load(run / "config.yaml")))
-    now = _values(OmegaConf.to_container(OmegaConf.create(text)))
-    said = {word.split("=", 1)[0].lstrip("+") for word in words}
-    moved = [key for key in then if key in now and then[key] != now[key] and key not in said]
-    if moved:
-        listed = " ".join(f"{key}={json.dumps(then[key])}" for key in moved)
-        raise CheckpointError(
-            f"{run} was started when {moved[0]} was {then[moved[0]]}, and this version of megaent makes it "
-            f"{now[moved[0]]}; to continue as it began add {listed} to the command"
-        )
-
-
-def _values(node: object, prefix: str = "") -> dict[str, object]:
-    """A nested configuration as ``{"optim.lr": 1e-6, …}``."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    below = [_values(value, f"{prefix}.{name}" if prefix else name) for name, value in node.items()]
-    return {key: value for part in below for key, value in part.items()}
 
 
 def _demo(words: list[str]) -> int:
     _quiet_libraries()
+    _say("three methods from one warm-up, compared: reading their configurations")
     from megaent.commands.demo import demo
 
     demo(words)
@@ -179,6 +143,7 @@ def _convert(words: list[str]) -> int:
     if len(words) != 2:
         return _fail("convert needs a source and a target: megaent convert SOURCE TARGET", 2)
     _quiet_libraries()
+    _say(f"converting {words[0]}: loading PyTorch and Megatron-Core")
     from megaent.commands.convert import convert
 
     convert(Path(words[0]), Path(words[1]))

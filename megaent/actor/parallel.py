@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from megaent.actor import megatron_cpu
-from megaent.actor.sizes import Sizes
+from megaent.actor.sizes import Sizes, world_size
 from megaent.errors import ConfigError
 from megaent.types import Shared
 
@@ -158,10 +158,6 @@ def resolve_device(name: str) -> torch.device:
         )
     is_cuda = name != "cpu" and torch.cuda.is_available()
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if is_cuda else torch.device("cpu")
-
-
-def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def init_parallel(sizes: Sizes, *, device: torch.device, timeout_s: float, seed: int) -> Layout:

@@ -31,7 +31,7 @@ def _job(composed: DictConfig) -> None:
     with open_dict(composed):
         composed.run.dir = job.runtime.output_dir
     try:
-        train(to_typed(composed), OmegaConf.to_yaml(composed), list(job.overrides.task))
+        train(to_typed(composed, check_files=True), OmegaConf.to_yaml(composed), list(job.overrides.task))
     except MegaentError as error:
         # Hydra would print a traceback for anything but an exit.
         raise SystemExit(f"megaent: {error}") from error

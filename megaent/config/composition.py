@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, fields, make_dataclass
-from typing import get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -17,16 +15,23 @@ from omegaconf.errors import OmegaConfBaseException
 
 from megaent import config_folder
 from megaent.actor.options import OptimOptions, ParallelOptions
+from megaent.actor.sizes import world_size
 from megaent.data.registry import TASKS
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
+from megaent.methods.options import options_of
 from megaent.options import require
 from megaent.rollout.sglang.options import SyncOptions
 from megaent.run.config import CheckpointOptions, EvaluateOptions, RunOptions, TrainConfig
 from megaent.run.engines import ENGINES
-from megaent.run.models import MODELS, check_model
+from megaent.run.models import MODELS, check_model, shape
 
 ROOT = "train"
+
+Say = Callable[[str], object]
+
+
+def _silent(_: str) -> None: ...
 
 
 def register() -> None:
@@ -36,8 +41,8 @@ def register() -> None:
     for group, nodes in _GROUPS.items():
         for name, node in nodes.items():
             store.store(group=group, name=name, node=node)
-    for name, function in METHODS.items():
-        store.store(group="method", name=name, node=options_of(name, function), package=f"method.{name}")
+    for name in METHODS:
+        store.store(group="method", name=name, node=_node(name), package=f"method.{name}")
 
 
 _GROUPS: dict[str, dict[str, type]] = {
@@ -46,21 +51,21 @@ _GROUPS: dict[str, dict[str, type]] = {
 }
 
 
-def options_of(name: str, function: Callable[..., object]) -> type:
-    """The keyword arguments of a method's function as a typed dataclass: defaults live there, once."""
-    hints = get_type_hints(function)
-    fields = [
-        (parameter.name, hints[parameter.name], field(default=parameter.default))
-        for parameter in inspect.signature(function).parameters.values()
-    ]
-    return make_dataclass(f"{name}_options", fields)
+def _node(method: str) -> type:
+    """The options of a method as a dataclass for Hydra: same names, types and defaults."""
+    options = [(name, kind, field(default=default)) for name, kind, default in options_of(method)]
+    return make_dataclass(f"{method}_options", options)
 
 
-def compose_config(overrides: Sequence[str]) -> tuple[TrainConfig, str]:
+def compose_config(
+    overrides: Sequence[str], *, check_files: bool = False, say: Say = _silent
+) -> tuple[TrainConfig, str]:
     """The typed configuration of ``overrides`` and its YAML text.
 
-    Raises ConfigError for an unknown key (with the nearest known ones), a wrong type or a value that
-    a check refuses.
+    ``say`` is told what takes its time. With ``check_files`` the model's and the task's files are looked at
+    too. What can be refused without torch is refused before it is imported. Raises ConfigError for an unknown
+    key (with the nearest known ones), a wrong type or a value that a check refuses, ModelError and DataError
+    for files that are not there.
     """
     register()
     expanded = expand_method_options(list(overrides))
@@ -70,12 +75,12 @@ def compose_config(overrides: Sequence[str]) -> tuple[TrainConfig, str]:
     except HydraException as error:
         raise ConfigError(_explain(error)) from error
     try:
-        return to_typed(composed), OmegaConf.to_yaml(composed, resolve=True)
+        return to_typed(composed, check_files=check_files, say=say), OmegaConf.to_yaml(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
 
 
-def to_typed(composed: DictConfig) -> TrainConfig:
+def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _silent) -> TrainConfig:
     """Dataclasses all the way down, checked; a missing value names its key."""
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
@@ -85,8 +90,12 @@ def to_typed(composed: DictConfig) -> TrainConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(config, TrainConfig), f"composed a {type(config).__name__}"
-    config.method = build_method({name: asdict(options) for name, options in config.method.items()})
     check_run(config)
+    if check_files:
+        config.data.require_files()
+        config.parallel.sizes.check(shape(config.model), world_size())
+    say("loading PyTorch")
+    config.method = build_method({name: asdict(options) for name, options in config.method.items()})
     return config
 
 
@@ -112,7 +121,7 @@ def expand_method_options(overrides: list[str]) -> list[str]:
             return override
         if len(names) > 1:
             option = match.group(1)
-            owners = [n for n in names if n in METHODS and option in inspect.signature(METHODS[n]).parameters]
+            owners = [n for n in names if n in METHODS and option in {known.name for known in options_of(n)}]
             raise ConfigError(
                 f"method.{option} could belong to any of {', '.join(names)}; write "
                 f"{' or '.join(f'method.{n}.{option}' for n in owners or names)}"
@@ -148,5 +157,5 @@ def _known_keys() -> set[str]:
         ParallelOptions,
         SyncOptions,
     ]
-    nodes += [options_of(name, function) for name, function in METHODS.items()]
-    return {item.name for node in nodes for item in fields(node)}
+    options = {option.name for method in METHODS for option in options_of(method)}
+    return options | {item.name for node in nodes for item in fields(node)}

@@ -8,9 +8,11 @@ its line, unless ``data.drop_unusable`` says to leave it out, which is logged.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,6 +54,14 @@ class JsonlOptions(DataOptions):
             self.template in ("chat", "plain"),
             f"data.template must be chat or plain, got {self.template!r}",
         )
+
+    def require_files(self) -> None:
+        for path in filter(None, (self.path, self.eval_path)):
+            if not Path(path).is_file():
+                raise DataError(
+                    f"{path} cannot be read: {os.strerror(errno.ENOENT)}; "
+                    "set data.path to a .jsonl or .json file"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,3 +17,6 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         require(self.train_prompts >= 0, f"data.train_prompts must be 0 or more, got {self.train_prompts}")
+
+    def require_files(self) -> None:
+        """Raises DataError for files that are named and are not there."""

@@ -1,88 +1,81 @@
 """The registry: every method by its name, a function of keyword options to what its paper adds.
 
-A new method is one file, one line in ``METHODS``, one card in docs/methods and one golden case
-(docs/adding_a_method.md).
+A new method is one file, one line in ``NAMES``, one card in docs/methods and one golden case
+(docs/adding_a_method.md). Its module, and torch with it, is imported when the method is asked for.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from megaent.errors import ConfigError
-from megaent.methods.adaptive_entropy import adaptive_entropy
-from megaent.methods.aepo import aepo
-from megaent.methods.archer import archer
-from megaent.methods.ceeh import ceeh
-from megaent.methods.cispo import cispo
-from megaent.methods.clip_cov import clip_cov
-from megaent.methods.clip_higher import clip_higher
-from megaent.methods.compatibility import refuse_pairs
-from megaent.methods.cosine_reward import cosine_reward
-from megaent.methods.dapo import dapo
-from megaent.methods.dr_grpo import dr_grpo
-from megaent.methods.ee import ee
-from megaent.methods.egrc import egrc
-from megaent.methods.entropy_advantage import entropy_advantage
-from megaent.methods.entropy_bonus import entropy_bonus
-from megaent.methods.etr import etr
-from megaent.methods.forking_tokens import forking_tokens
-from megaent.methods.grpo import grpo
-from megaent.methods.gspo import gspo
-from megaent.methods.kl_cov import kl_cov
-from megaent.methods.length_penalty import length_penalty
-from megaent.methods.less import less
-from megaent.methods.linear_length import linear_length
-from megaent.methods.opo import opo
-from megaent.methods.qae import qae
-from megaent.methods.reinforce_pp import reinforce_pp
-from megaent.methods.reinforce_pp_baseline import reinforce_pp_baseline
-from megaent.methods.rloo import rloo
-from megaent.methods.sent import sent
-from megaent.methods.steer import steer
-from megaent.methods.tis import tis
-from megaent.methods.weighted_reinforce import weighted_reinforce
-from megaent.objective.compose import Part, compose
-from megaent.objective.method import Schedule
 
-METHODS: dict[str, Callable[..., Part]] = {
+if TYPE_CHECKING:
+    from megaent.objective.compose import Part
+    from megaent.objective.method import Schedule
+
+NAMES = (
     # The five
-    "ceeh": ceeh,
-    "egrc": egrc,
-    "ee": ee,
-    "sent": sent,
-    "less": less,
-    "etr": etr,
+    "ceeh",
+    "egrc",
+    "ee",
+    "sent",
+    "less",
+    "etr",
     # Where the advantage comes from
-    "grpo": grpo,
-    "dr_grpo": dr_grpo,
-    "dapo": dapo,
-    "rloo": rloo,
-    "reinforce_pp": reinforce_pp,
-    "reinforce_pp_baseline": reinforce_pp_baseline,
-    "opo": opo,
-    "qae": qae,
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "rloo",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "opo",
+    "qae",
     # What is done with ratio and advantage
-    "gspo": gspo,
-    "cispo": cispo,
-    "clip_higher": clip_higher,
+    "gspo",
+    "cispo",
+    "clip_higher",
     # Entropy held, raised or spent where it counts
-    "entropy_bonus": entropy_bonus,
-    "adaptive_entropy": adaptive_entropy,
-    "entropy_advantage": entropy_advantage,
-    "kl_cov": kl_cov,
-    "clip_cov": clip_cov,
-    "forking_tokens": forking_tokens,
-    "steer": steer,
-    "archer": archer,
-    "aepo": aepo,
+    "entropy_bonus",
+    "adaptive_entropy",
+    "entropy_advantage",
+    "kl_cov",
+    "clip_cov",
+    "forking_tokens",
+    "steer",
+    "archer",
+    "aepo",
     # Lengths, samples and engines
-    "length_penalty": length_penalty,
-    "linear_length": linear_length,
-    "cosine_reward": cosine_reward,
-    "weighted_reinforce": weighted_reinforce,
-    "tis": tis,
-}
+    "length_penalty",
+    "linear_length",
+    "cosine_reward",
+    "weighted_reinforce",
+    "tis",
+)
+
+
+class _Methods(Mapping[str, "Callable[..., Part]"]):
+    """Name -> function, of the module of that name."""
+
+    def __getitem__(self, name: str) -> Callable[..., Part]:
+        if name not in NAMES:
+            raise KeyError(name)
+        return getattr(import_module(f"megaent.methods.{name}"), name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in NAMES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NAMES)
+
+    def __len__(self) -> int:
+        return len(NAMES)
+
+
+METHODS: Mapping[str, Callable[..., Part]] = _Methods()
 
 __all__ = ["METHODS", "build_method"]
 
@@ -104,6 +97,9 @@ def build_method(chosen: Mapping[str, Mapping[str, object]]) -> Schedule:
 
 
 def _composed(chosen: Mapping[str, Mapping[str, object]]) -> Schedule:
+    from megaent.methods.compatibility import refuse_pairs
+    from megaent.objective.compose import compose
+
     parts = {}
     for name, options in chosen.items():
         try:
@@ -119,7 +115,7 @@ def _composed(chosen: Mapping[str, Mapping[str, object]]) -> Schedule:
 
 def base() -> Part:
     """GRPO's advantage, clipped term and token mean: what nobody sets otherwise."""
-    suggestions = grpo().suggests
+    suggestions = METHODS["grpo"]().suggests
     assert suggestions is not None, "GRPO suggests every slot"
     return suggestions
 

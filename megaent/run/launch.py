@@ -11,7 +11,7 @@ import torch
 
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
-from megaent.actor.parallel import Layout, init_parallel, resolve_device, world_size
+from megaent.actor.parallel import Layout, init_parallel, resolve_device
 from megaent.data.prompts import PromptStream
 from megaent.data.registry import load_task
 from megaent.data.task import Task
@@ -32,17 +32,15 @@ from megaent.rollout.options import Leader
 from megaent.rollout.sglang.options import SGLangOptions
 from megaent.run.config import TrainConfig
 from megaent.run.engines import build_engine
-from megaent.run.models import shape
 from megaent.types import SamplingParams
 
 log = logging.getLogger(__name__)
 
 
 def check_before_building(config: TrainConfig) -> None:
-    """Every refusal that needs no model: device, layout, world size, the model's shape."""
+    """What was not refused while the configuration was read, and needs torch or the method."""
     resolve_device(config.device)
     check_staleness(config.method, config.rollout.staleness)
-    config.parallel.sizes.check(shape(config.model), world_size())
 
 
 def check_staleness(schedule: Schedule, staleness: int) -> None:

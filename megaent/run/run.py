@@ -42,7 +42,9 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
     check_before_building(config)
     say = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False).print
     folder = model_folder(config.model, config.data, say=say, timeout_s=config.run.timeout_s)
+    say("loading the tokenizer and the prompts")
     task, stream = load_prompts(config, folder)
+    say(f"{len(task.train)} prompts to train on, {len(task.evaluation)} held out; building {folder}")
     layout = join(config)
     try:
         directory = RunDirectory(run_path(config, layout))

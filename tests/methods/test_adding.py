@@ -13,9 +13,9 @@ import torch
 from support.batches import applied, gradients, random_groups, scored_batch
 
 import megaent.methods
-from megaent.config.composition import options_of
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
+from megaent.methods.options import read_options
 from megaent.objective.compose import Part
 from megaent.objective.method import Method, Schedule
 
@@ -39,7 +39,7 @@ def entropy_floor(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(megaent.methods, "METHODS", METHODS | {"entropy_floor": module.entropy_floor})
+    monkeypatch.setattr(megaent.methods, "METHODS", {**METHODS, "entropy_floor": module.entropy_floor})
     return module.entropy_floor
 
 
@@ -78,9 +78,10 @@ def test_it_raises_the_entropy_there_and_leaves_grpo_as_it_is() -> None:
     torch.testing.assert_close(by_entropy, paid, rtol=1e-6, atol=0.0)
 
 
-def test_its_options_are_typed_and_a_wrong_one_is_refused(entropy_floor: Callable[..., Part]) -> None:
-    options = options_of("entropy_floor", entropy_floor)()
-    assert (options.coef, options.target) == (1e-3, 0.1)
+@pytest.mark.usefixtures("entropy_floor")
+def test_its_options_are_typed_and_a_wrong_one_is_refused(repository: Path) -> None:
+    options = read_options(example(repository), "entropy_floor")
+    assert options == [("coef", float, 1e-3), ("target", float, 0.1)]
     with pytest.raises(ConfigError, match=r"method\.entropy_floor: .*no_such_option"):
         build_method({"entropy_floor": {"no_such_option": 1}})
 
