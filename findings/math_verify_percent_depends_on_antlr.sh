@@ -35,7 +35,7 @@ print(f"antlr {version('antlr4-python3-runtime')}  {read}  answer 50\\% to 1/2: 
 PY
 
 "$python" read.py | tee beside_hydra
-"$python" -m pip --disable-pip-version-check install -qqq antlr4-python3-runtime==4.13.2
+"$python" -m pip --disable-pip-version-check install -qqq antlr4-python3-runtime==4.13.2 || exit 2
 "$python" read.py | tee alone
 
 grep -qF '$50\%$ = 50  $\boxed{50\%}$ = nothing  $50\% + 1$ = 1  answer 50\% to 1/2: False' beside_hydra
