@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # nvidia-dali-cuda130 2.4.0, a pipeline on a CPU
 #
-# Behaviour: a checkpoint of a reader holds a place and a random state, and nothing of the data. A pipeline over other
-#   files, more or fewer, takes it without an error or a warning and reads on from that place.
+# Behaviour: a checkpoint of a reader is not tied to the data that was read. A pipeline over other files, more or fewer,
+#   takes it without an error or a warning and reads on from the saved place, modulo the number of files.
 # Seen on 2026-11-28:
 #   after three batches of two: [[6, 7], [8, 9]]
 #   restored over the old data: [[6, 7], [8, 9]]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # torch 2.13.0, gloo on a CPU
 #
-# Behaviour: an all-reduce of bf16 rounds the partial sum to bf16 on every rank that it passes, so the error of the
-#   sum grows with the number of ranks, beyond that of rounding the exact sum once.
+# Behaviour: an all-reduce of bf16 errs more than rounding the exact sum once, and the more so the more ranks there
+#   are: as if every rank that a partial sum passes rounded it to bf16.
 # Seen on 2026-11-28:
 #   2 ranks: mean error 0.00148 by all_reduce, 0.00148 by torch.sum, 0.00148 rounding once: 1.00 times
 #   4 ranks: mean error 0.00359 by all_reduce, 0.00220 by torch.sum, 0.00220 rounding once: 1.63 times

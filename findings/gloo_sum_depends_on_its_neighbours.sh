@@ -2,8 +2,8 @@
 # torch 2.13.0, gloo on a CPU
 #
 # Behaviour: the fp32 sum that an all-reduce gives for an element depends, in its last bits, on how long the buffer is
-#   that the element lies in. gloo cuts a buffer into pieces for its ring; the piece decides on which rank the sum
-#   starts, so in another buffer the same numbers are added in another order. Two ranks have only one order.
+#   that the element lies in. Presumably the piece of the ring that an element falls into decides on which rank its sum
+#   starts, and so in which order the same numbers are added. Two ranks have only one order.
 # Seen on 2026-11-28:
 #   2 ranks: 0 of 1024 sums have other bits beside 3072 more elements
 #   4 ranks: 315 of 1024 sums have other bits beside 3072 more elements

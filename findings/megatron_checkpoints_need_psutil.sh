@@ -2,8 +2,8 @@
 # megatron-core 0.16.1 with torch 2.13.0
 #
 # Behaviour: the writer of distributed checkpoints measures its memory with psutil, which megatron-core does not
-#   require: not as a dependency and in none of its extras. Without it the package installs, imports and trains, and
-#   the function that measures raises. It is called in a writer process: in a run on 2026-11-28 the saving process
+#   require: not as a dependency and in none of its extras. Without it the package installs and imports, and the
+#   function that measures raises. It is called in a writer process: in a run on 2026-11-28 the saving process
 #   was still waiting for its dead writer after 70 s, when a time limit ended it. That is told here in words only.
 # Seen on 2026-11-28:
 #   requirements that name psutil: 0

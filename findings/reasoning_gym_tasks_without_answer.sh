@@ -8,8 +8,8 @@
 #   104 tasks tried, 5 without answers, 99 score their own answers 1.0
 # Hurts: whoever checks a grader with the items' own answers, imitates them before reinforcement learning, or shows
 #   them as examples: the prompt then ends in the word "None", or an example is graded wrong.
-# One would guess otherwise: an item is a question, an answer and metadata, and for most tasks with many right answers
-#   `answer` is one of them.
+# One would guess otherwise: an item is a question, an answer and metadata, and in all other tasks that were tried the
+#   answer is a right one.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
