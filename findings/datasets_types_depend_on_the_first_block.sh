@@ -3,7 +3,7 @@
 #
 # Behaviour: the types of a file's columns are settled by its first block of some megabytes. A column of answers that
 #   mixes numbers and text within it is taken as it is. The same mixture further on goes three ways: a number under a
-#   column of text becomes text, text under a column of numbers is an error, and so is a field that was not there before.
+#   column of text becomes text, text under a column of numbers is an error, and so is a field that is new.
 # Seen on 2026-11-28:
 #   text after numbers: {'answer': '1/2'} in the first block, ArrowInvalid after it
 #   a number after text: {'answer': 3} in the first block, {'answer': '3'} after it

@@ -3,7 +3,7 @@
 #
 # Behaviour: `hydra.sweeper.max_failure_rate` (0.0 by default: no failure is allowed) decides only about trials that
 #   raise. A trial that returns None is logged as failed and over the limit, the sweep goes on all the same and ends
-#   with code 0. A trial that returns nan ends the sweep with an error even where the rate is 1.0 and allows every failure.
+#   with code 0. A trial that returns nan ends the sweep with an error even where the rate is 1.0 and allows all.
 # Seen on 2026-11-28, three trials, the first of which goes wrong:
 #   returns None, max_failure_rate=0.0: code 0, 3 trials run, failures over the limit in the log: 1
 #   returns nan, max_failure_rate=1.0: code 1, 1 trials run, Values were told. Values cannot be specified when state
