@@ -17,7 +17,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 LONG_FILES: dict[str, str] = {}
 
 _IGNORED = {"build", "runs", "models", "__pycache__", "node_modules"}
-_TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".cpp", ".h", ".cu", ""}
+_TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".cpp", ".h", ".cu", ".sh", ""}
 
 
 def source_files(root: Path) -> Iterator[Path]:
@@ -42,7 +42,9 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
             yield node
 
 
-@pytest.mark.parametrize("folder", ["scripts", "configs", "benchmarks", "csrc", "kernels", "tests", "docs"])
+@pytest.mark.parametrize(
+    "folder", ["scripts", "configs", "benchmarks", "csrc", "kernels", "tests", "docs", "findings"]
+)
 def test_folders_beside_the_library_are_no_packages(repository: Path, folder: str) -> None:
     """A package named ``kernels`` or ``configs`` would shadow others of that name."""
     assert list((repository / folder).glob("__init__.py")) == []

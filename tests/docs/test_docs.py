@@ -21,6 +21,7 @@ def documents(repository: Path) -> list[Path]:
         *repository.glob("*.md"),
         *(repository / "docs").rglob("*.md"),
         *(repository / "csrc").glob("*.md"),
+        *(repository / "findings").glob("*.md"),
     ]
 
 
