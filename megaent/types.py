@@ -192,7 +192,7 @@ class TokenTerms(Columns):
 
     advantage: Tensor  # [T]
     weight: Tensor  # [T], the aggregation over the global minibatch: the loss is sum(weight * token loss)
-    minibatch: Tensor  # [T] int64, the optimiser step that learns from the token; -1 for none
+    minibatch: Tensor  # [T] int64, the optimizer step that learns from the token; -1 for none
     order: Tensor  # [T] int64, breaks ties between tokens, the same whoever holds them
     policy_weight: Tensor  # [T], of the policy term alone
     clip_low: Tensor  # [T], the ratio counts down to 1 - clip_low

@@ -20,10 +20,6 @@ from torch import Tensor
 from megaent_kernels.rows import LN2, LOG2E, NO_SPECIAL_NUMBERS, VECTOR_BYTES, adjacent, exp2_or_0, is_aligned
 from megaent_kernels.tune import ForwardLaunch, forward_launch
 
-NUM_NORMS = 5
-"""Rows of ``norms``: m and log total of the policy, the same of the reference, rho."""
-
-
 SMALL_RHO = 1.0
 """Nats. Near policies stay below it, and there the difference of two logits is exact."""
 

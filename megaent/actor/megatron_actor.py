@@ -145,7 +145,7 @@ class MegatronActor:
         temperature: float,
         num_minibatches: int,
     ) -> Metrics:
-        """One optimiser step a minibatch; returns the metrics of the step on every rank.
+        """One optimizer step a minibatch; returns the metrics of the step on every rank.
 
         A minibatch without a response on any replica is skipped. Raises NumericsError when the loss
         or the gradient norm is not finite; the weights are then not to be saved.

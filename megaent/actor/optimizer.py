@@ -22,7 +22,7 @@ _NEVER_CLIPS = 1e30  # Megatron reports the gradient norm only where it clips
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdamOptions:
-    """Learning rate per optimiser step, AdamW's constants, and the bound of the global gradient norm."""
+    """Learning rate per optimizer step, AdamW's constants, and the bound of the global gradient norm."""
 
     lr: float
     weight_decay: float = 0.0
@@ -30,10 +30,10 @@ class AdamOptions:
     beta2: float = 0.999
     eps: float = 1e-8
     clip_grad: float = 1.0  # 0: no clipping
-    warmup_steps: int = 0  # optimiser steps
+    warmup_steps: int = 0  # optimizer steps
 
     def lr_at(self, optimizer_step: int) -> float:
-        """Of the optimiser step with this number, counted from 0."""
+        """Of the optimizer step with this number, counted from 0."""
         return self.lr * min(1.0, (optimizer_step + 1) / max(1, self.warmup_steps))
 
 

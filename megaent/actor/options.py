@@ -37,8 +37,8 @@ class OptimOptions:
     beta2: float = 0.999
     eps: float = 1e-8
     clip_grad: float = 1.0  # global norm; 0 switches clipping off
-    warmup_steps: int = 0  # optimiser steps of linear warm-up, then constant
-    minibatches: int = 1  # optimiser steps a rollout batch, whole groups in prompt order
+    warmup_steps: int = 0  # optimizer steps of linear warm-up, then constant
+    minibatches: int = 1  # optimizer steps a rollout batch, whole groups in prompt order
 
     def __post_init__(self) -> None:
         require_positive("optim", eps=self.eps, minibatches=self.minibatches)

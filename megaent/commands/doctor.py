@@ -163,7 +163,7 @@ def _apex(fix: str) -> Check:
         found = "installed without its extension amp_C"
     elif spec is not None:
         found = "another package of that name"
-    return Check(name="apex", state="optional", found=f"{found}; Megatron uses torch's optimiser", fix=fix)
+    return Check(name="apex", state="optional", found=f"{found}; Megatron uses torch's optimizer", fix=fix)
 
 
 def _program(name: str, programs: Sequence[str], *, fix: str) -> Check:

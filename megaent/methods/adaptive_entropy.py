@@ -9,7 +9,7 @@ entropy e:
 e is the mean of -log pi_old over the trained tokens of the batch, H the policy's entropy with its
 gradient.
 
-Departures: none in the controller, whose state is saved with the run. Published on policy (one optimiser
+Departures: none in the controller, whose state is saved with the run. Published on policy (one optimizer
 step a batch) and without the groups that are all right or all wrong: ``max_batches=1`` drops them and
 draws no others, 0 keeps them.
 """

@@ -12,11 +12,11 @@ cosine are the paper's ablations; the baseline EE is megaent.methods.ee.
 
 Inferred, for want of a word in the paper: r, beta, both temperatures, the weight of the format, the
 explore phase's length limit (0: 2 L), that the penalty is in proportion and not in full thousands, the end
-points of the linear and cosine shapes, and that the optimiser starts anew with the second phase.
+points of the linear and cosine shapes, and that the optimizer starts anew with the second phase.
 
-Departures: the compress phase takes several optimiser steps per batch, so its policy term is the clipped
+Departures: the compress phase takes several optimizer steps per batch, so its policy term is the clipped
 ratio and not REINFORCE's (``core="reinforce"``); on the first of them their gradients are the same. A
-minibatch without a correct response takes no optimiser step; its share is the metric
+minibatch without a correct response takes no optimizer step; its share is the metric
 egrc/empty_minibatches. The task's own reward is the answer's. A dual clip bounds the loss of negative
 advantages (verl's default).
 """

@@ -7,7 +7,7 @@ token. Published on DAPO, whose clip, token mean, dynamic sampling and overlong 
 above 0) come along.
 
 Departures: the quantile is that of the old policy over the minibatch of all replicas, linear between
-order statistics. The paper's batch is ours of one optimiser step.
+order statistics. The paper's batch is ours of one optimizer step.
 """
 
 from __future__ import annotations

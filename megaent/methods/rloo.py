@@ -4,7 +4,7 @@ Ahmadian et al. 2024, "Back to Basics: Revisiting REINFORCE Style Optimization",
 
     A = r - mean of the other responses of the group = G / (G - 1) * (r - mean of the group)
 
-Departures: the policy term is GRPO's clipped one (on the first optimiser step of a batch its gradient is
+Departures: the policy term is GRPO's clipped one (on the first optimizer step of a batch its gradient is
 that of REINFORCE) and there is no KL in the reward. Combine with grpo for its other options.
 """
 

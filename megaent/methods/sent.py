@@ -2,7 +2,7 @@
 
 "SENT", arXiv:2512.04359. The training prompts are sorted by the entropy of the starting model's answers to
 them (megaent.objective.semantic_entropy) and learnt from in ``stages``; each later stage starts with a
-fresh optimiser and the present policy as its reference. On the token level, of each minibatch, T_low is
+fresh optimizer and the present policy as its reference. On the token level, of each minibatch, T_low is
 the ``low_frac`` of tokens of lowest entropy and T_hc the ``cov_ratio`` of T_low of largest
 (log pi - mean)(A - mean), means over T_low:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-SCOPES = ("mini", "micro")  # of a token rule; see compose.TokenRule
+SCOPES = ("mini", "micro")  # of a token rule; see method.TokenRule
 
 
 def require(is_allowed: bool, option: str, allowed: str, got: object) -> None:

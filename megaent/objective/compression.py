@@ -200,7 +200,7 @@ class PositiveOnly:
     """Weight 1 where the advantage is above 0, else 0; ``groups`` limits the rule to accurate groups.
 
     Reports ``egrc/positive_share`` of the trained tokens under the rule, and ``egrc/empty_minibatches``,
-    the share of optimiser steps in which it leaves no token.
+    the share of optimizer steps in which it leaves no token.
     """
 
     groups: AccurateGroups | None = None

@@ -6,7 +6,7 @@ advantage and the log-prob, and a few tokens carry most of it. Both rules here h
 
 ``scope`` "mini" ranks the old policy's tokens over the minibatch of all replicas. "micro" is the published
 rule, on the current policy over one microbatch, so that the result depends on its size; the two agree
-on the first optimiser step of a minibatch that is one microbatch.
+on the first optimizer step of a minibatch that is one microbatch.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Seen:
 
     batch: Experience
     population: Replicas
-    minibatch_S: Tensor  # [S] int64, the optimiser step that learns from each response
+    minibatch_S: Tensor  # [S] int64, the optimizer step that learns from each response
     num_minibatches: int
     progress: float = 0.0  # share of the run's steps that lie behind, in [0, 1)
     coefs: Mapping[str, float] = field(default_factory=dict)  # of the controllers, by their names

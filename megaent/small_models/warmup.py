@@ -163,17 +163,17 @@ def warm_up(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe:
     import torch
     from torch.nn.functional import cross_entropy
 
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
     started = time.monotonic()
     for step, (token_BL, target_BL) in enumerate(_batches(tokenizer, recipe)):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = recipe.lr * _schedule(step, recipe.steps)
         logits_BLV = model(input_ids=token_BL).logits
         loss = cross_entropy(logits_BLV[:, :-1].flatten(0, 1), target_BL[:, 1:].flatten())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         if step % _REPORT_EVERY == 0 or step == recipe.steps - 1:
             seconds = time.monotonic() - started
             print(

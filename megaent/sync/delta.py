@@ -78,10 +78,6 @@ class Delta:
         self._coming: dict[str, Fingerprint] = {}
         self.num_skipped = 0
 
-    @property
-    def knows_nothing(self) -> bool:
-        return not self._held
-
     def forget(self) -> None:
         """Nothing is known of the receivers: the next publication sends everything."""
         self._held = {}

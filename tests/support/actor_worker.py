@@ -117,7 +117,7 @@ def collect(batch, values, layout: Layout) -> torch.Tensor:
 
 
 def export_gradients(actor: MegatronActor) -> dict[str, torch.Tensor]:
-    """The gradients of the last optimiser step under their Hugging Face names, through the same export."""
+    """The gradients of the last optimizer step under their Hugging Face names, through the same export."""
     for model in actor.models:
         for parameter in model.parameters():
             parameter.data = parameter.main_grad.detach().to(parameter.dtype)

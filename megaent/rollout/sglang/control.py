@@ -1,4 +1,4 @@
-"""What is asked of servers besides tokens: who they are, to pause, to abort, to flush, to take weights.
+"""What is asked of servers besides tokens: who they are, what they hold, and to take weights.
 
 Every call blocks its thread and none blocks longer than its limit.
 """
@@ -119,19 +119,3 @@ class Control:
         ):
             raise UnavailableError(f"{router}/workers names no servers: this is no sglang-router", status=200)
         return [worker["url"].rstrip("/") for worker in found]
-
-    # ------------------------------------------------------------ what it is told
-
-    def pause(self, urls: Sequence[str], mode: PauseMode) -> None:
-        self.post_all(urls, "/pause_generation", {"mode": mode})
-
-    def resume(self, urls: Sequence[str]) -> None:
-        self.post_all(urls, "/continue_generation", {})
-
-    def abort_all(self, urls: Sequence[str]) -> None:
-        """End every running request; each is answered with what it has."""
-        self.post_all(urls, "/abort_request", {"abort_all": True})
-
-    def flush(self, urls: Sequence[str]) -> None:
-        """Forget every cached prefix. Refused while requests run, unless they are paused by ``retract``."""
-        self.post_all(urls, "/flush_cache", {})

@@ -52,7 +52,6 @@ class Question:
     vocab_size: int
     seed: int | None = None  # only for servers that honour it
     cache_key: str = ""  # requests share cached prefixes with those of an equal key
-    routing_key: str = ""  # equal for requests that should meet the same cache
 
     def body(self) -> dict[str, Any]:
         """Of POST /generate. Whatever a model's generation_config could set otherwise is said."""
@@ -84,8 +83,6 @@ class Question:
             body["top_logprobs_num"] = sampling.top_log_probs
         if self.cache_key:
             body["extra_key"] = self.cache_key
-        if self.routing_key:
-            body["routing_key"] = self.routing_key
         return body
 
 

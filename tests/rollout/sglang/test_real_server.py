@@ -126,7 +126,7 @@ def test_responses_that_are_aborted_again_and_again_come_out_whole(
     def disturb() -> None:
         for wait_s in (0.3, 2.0, 2.0):
             time.sleep(wait_s)
-            control.abort_all([real_servers[0].url])
+            control.post_all([real_servers[0].url], "/abort_request", {"abort_all": True})
 
     before = engine.ledger.total.continued
     disturber = threading.Thread(target=disturb)
