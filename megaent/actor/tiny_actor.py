@@ -113,6 +113,8 @@ class TinyActor:
 
     def _statistics(self, batch: Experience, temperature: float):
         before_T = torch.cat([batch.token.new_zeros(1), batch.token[:-1]])
-        last_S = torch.tensor([batch.prompts[group].tokens[-1] for group in batch.group.tolist()])
+        last_S = torch.tensor(
+            [batch.prompts[group].tokens[-1] for group in batch.group.tolist()], dtype=torch.int64
+        )
         before_T = torch.where(batch.position == 0, last_S[batch.owner], before_T)
         return logprob_entropy(self.logits_VV[before_T], batch.token, temperature=temperature)

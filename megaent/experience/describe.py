@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from megaent.types import Experience, Metrics, Replicas
+from megaent.experience.pack import pack
+from megaent.types import Experience, Group, Metrics, Replicas, Shared
+
+
+class Layout(Replicas, Protocol):
+    def share(self, value: Shared | None) -> Shared:
+        """The leader's ``value`` on every rank of its replica."""
+        ...
+
 
 NUM_BINS = 512  # of the entropy histogram, equal in the square root of the entropy
 
@@ -27,14 +37,29 @@ def describe(
     mismatch_T = _mismatch(batch)
     histogram = entropy_histogram(batch.entropy[batch.mask], vocab_size)
     age_S = torch.zeros(0) if batch.version is None else (version - batch.version).double()
-    sums = _sums(batch, mismatch_T) | {"age": float(age_S.sum())}
+    sums = _response_sums(batch) | _token_sums(batch, mismatch_T) | {"age": float(age_S.sum())}
     total = replicas.sum(torch.cat([torch.tensor(list(sums.values()), dtype=torch.float64), histogram]))
     values = dict(zip(sums, total[: len(sums)].tolist(), strict=True))
     histogram = total[len(sums) :]
     largest = replicas.max(
         torch.tensor([_largest(batch.length.double()), _largest(mismatch_T.abs()), _largest(age_S)])
     )
-    return _metrics(values, *largest.tolist()) | _entropy_shape(histogram, vocab_size), histogram
+    longest, worst, oldest = largest.tolist()
+    metrics = _response_metrics(values, longest) | _token_metrics(values, worst, oldest)
+    return metrics | _entropy_shape(histogram, vocab_size), histogram
+
+
+def describe_sampled(groups: Sequence[Group] | None, layout: Layout) -> Metrics:
+    """The metrics of responses alone, of every graded group that was drawn; None on peers of a leader.
+
+    Three small exchanges whatever the world size.
+    """
+    batch = None if groups is None else pack(groups)
+    mine = None if batch is None else (_response_sums(batch), _largest(batch.length.double()))
+    sums, longest = layout.share(mine)
+    total = layout.sum(torch.tensor(list(sums.values()), dtype=torch.float64))
+    most = float(layout.max(torch.tensor(longest, dtype=torch.float64)))
+    return _response_metrics(dict(zip(sums, total.tolist(), strict=True)), most)
 
 
 def _mismatch(batch: Experience) -> Tensor:
@@ -44,22 +69,27 @@ def _mismatch(batch: Experience) -> Tensor:
     return mismatch_T if batch.is_second is None else mismatch_T * ~batch.is_second[batch.owner]
 
 
-def _sums(batch: Experience, mismatch_T: Tensor) -> dict[str, float]:
+def _response_sums(batch: Experience) -> dict[str, float]:
     correct_P = torch.bincount(batch.group, weights=batch.correct.double(), minlength=len(batch.prompts))
     size_P = torch.bincount(batch.group, minlength=len(batch.prompts))
-    assert batch.entropy is not None, "describe needs a scored batch"
     return {
         "responses": float(batch.num_responses),
         "groups": float(len(batch.prompts)),
         "tokens": float(batch.num_tokens),
-        "trained": float(batch.mask.sum()),
-        "prompt": float(sum(len(batch.prompts[group].tokens) for group in batch.group.tolist())),
         "reward": float(batch.reward.sum()),
         "reward2": float(batch.reward.square().sum()),
         "correct": float(batch.correct.sum()),
         "none": float((correct_P == 0).sum()),
         "all": float((correct_P == size_P).sum()),
         "truncated": float(batch.truncated.sum()),
+    }
+
+
+def _token_sums(batch: Experience, mismatch_T: Tensor) -> dict[str, float]:
+    assert batch.entropy is not None, "describe needs a scored batch"
+    return {
+        "trained": float(batch.mask.sum()),
+        "prompt": float(sum(len(batch.prompts[group].tokens) for group in batch.group.tolist())),
         "entropy": float(batch.entropy[batch.mask].double().sum()),
         "abs": float(mismatch_T.abs().sum()),
         "k3": float((mismatch_T.clamp(-20, 20).exp() - mismatch_T - 1).sum()),
@@ -70,9 +100,8 @@ def _largest(value: Tensor) -> float:
     return float(value.max()) if value.numel() else 0.0
 
 
-def _metrics(values: dict[str, float], longest: float, worst: float, oldest: float) -> Metrics:
+def _response_metrics(values: dict[str, float], longest: float) -> Metrics:
     responses, groups = max(values["responses"], 1.0), max(values["groups"], 1.0)
-    tokens, trained = max(values["tokens"], 1.0), max(values["trained"], 1.0)
     mean = values["reward"] / responses
     return {
         "reward/mean": mean,
@@ -83,11 +112,17 @@ def _metrics(values: dict[str, float], longest: float, worst: float, oldest: flo
         "length/mean": values["tokens"] / responses,
         "length/max": longest,
         "length/truncated": values["truncated"] / responses,
+    }
+
+
+def _token_metrics(values: dict[str, float], worst: float, oldest: float) -> Metrics:
+    tokens, trained = max(values["tokens"], 1.0), max(values["trained"], 1.0)
+    return {
         "entropy/mean": values["entropy"] / trained,
         "mismatch/mean_abs": values["abs"] / tokens,
         "mismatch/max_abs": worst,
         "mismatch/k3": values["k3"] / tokens,
-        "staleness/mean": values["age"] / responses,
+        "staleness/mean": values["age"] / max(values["responses"], 1.0),
         "staleness/max": oldest,
         "tokens/response": values["tokens"],
         "tokens/prompt": values["prompt"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -68,6 +68,14 @@ class OnDemand:
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """A leader's graded groups of one step; peers have none."""
+
+    groups: list[Group]  # to be learnt from
+    sampled: list[Group] | None = None  # all that were drawn, where some were not kept
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Collector:
     """``reward`` exists on the leader of each replica only. Every method is a collective."""
@@ -78,16 +86,17 @@ class Collector:
     task: Task
     clock: Clock = field(default_factory=Clock)
 
-    def collect(self, step: int) -> list[Group]:
+    def collect(self, step: int) -> Collected:
         """This leader's graded groups: of the step's prompts, or of as many that teach something."""
         method = self.generation.course.method_at(step)
         if method.sampling is None:
-            groups = self._graded(step)
+            collected = Collected(groups=self._graded(step))
         else:
-            groups = self._informative(step, method.sampling.max_batches)
+            collected = self._informative(step, method.sampling.max_batches)
         if method.second_rollout is not None:
-            groups = groups + self.grade(self.second(step, groups))
-        return groups
+            again = self.grade(self.second(step, collected.groups))
+            collected = replace(collected, groups=collected.groups + again)
+        return collected
 
     def respond(
         self,
@@ -135,22 +144,22 @@ class Collector:
 
     # ------------------------------------------------------------ several batches
 
-    def _informative(self, step: int, max_batches: int) -> list[Group]:
+    def _informative(self, step: int, max_batches: int) -> Collected:
         """Groups that teach something, first come first kept, until there are enough anywhere."""
-        layout, course, wanted = (
-            self.generation.layout,
-            self.generation.course,
-            self.generation.stream.per_step,
-        )
+        layout, course = self.generation.layout, self.generation.course
+        wanted = self.generation.stream.per_step
         kept: list[Group] = []
+        sampled: list[Group] = []
         for attempt in range(max_batches):
-            kept += self._teaching(step, self._graded(step, attempt))
+            groups = self._graded(step, attempt)
+            sampled += groups
+            kept += self._teaching(step, groups)
             mine = layout.share([group.index for group in kept] if layout.is_leader else None)
             everywhere = layout.gather_over_replicas(mine)
             if len(everywhere) >= wanted:
                 break
         course.state.took(course.phase_at(step).stage, attempt + 1)
-        return first_kept(kept, everywhere, wanted)
+        return Collected(groups=first_kept(kept, everywhere, wanted), sampled=sampled)
 
     def _teaching(self, step: int, groups: list[Group]) -> list[Group]:
         course = self.generation.course

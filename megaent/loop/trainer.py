@@ -11,11 +11,11 @@ from megaent.actor.actor import Actor, Placement
 from megaent.actor.canary import tokens_to_check
 from megaent.data.step_boundary import tokens_holding
 from megaent.errors import EngineError, NumericsError
-from megaent.experience.describe import describe
+from megaent.experience.describe import describe, describe_sampled
 from megaent.experience.pack import SECOND_ROLLOUT, assign_minibatches, mark_steps, pack
 from megaent.loop.agreement import Agreement
 from megaent.loop.clock import Clock, rates, timed
-from megaent.loop.collect import Collector
+from megaent.loop.collect import Collected, Collector
 from megaent.loop.course import Course
 from megaent.objective.estimate import estimate
 from megaent.objective.method import ReasoningSteps
@@ -58,14 +58,14 @@ class Trainer:
 
     def step(self, step: int) -> StepReport:
         """One turn of the loop. Steps count from 1."""
-        groups = self.collector.collect(step)
+        collected = self.collector.collect(step)
         agreed = self.check_publication()
-        batch = self.pack(step, groups)
+        batch = self.pack(step, collected.groups)
         batch = self.score(step, batch)
         terms, estimated = self.estimate(step, batch)
         updated = self.update(step, batch, terms)
         published = self.publish(step)
-        return self._account(step, groups, batch, agreed | estimated | updated | published)
+        return self._account(step, collected, batch, agreed | estimated | updated | published)
 
     # ------------------------------------------------------------ the verbs
 
@@ -129,17 +129,25 @@ class Trainer:
 
     # ------------------------------------------------------------ accounting
 
-    def _account(self, step: int, groups: list[Group], batch: Experience, metrics: Metrics) -> StepReport:
+    def _account(self, step: int, collected: Collected, batch: Experience, metrics: Metrics) -> StepReport:
         """What is told of the step, and what the method's controllers learn from it."""
         described, histogram = describe(
             batch, self.layout, vocab_size=self.actor.vocab_size, version=step - 1
         )
-        metrics = metrics | described | {"version": float(step)}
+        metrics = metrics | described | self._of_sampled(step, collected, described)
+        metrics["version"] = float(step)
         self.course.state.after_step(self.course.method_at(step), metrics)
         self._check_mismatch(metrics)
         metrics |= self.clock.take() | {"time/generate_hidden_s": self.collector.source.hidden_s}
         metrics |= rates(metrics)
-        return StepReport(metrics=metrics, groups=groups, batch=batch, entropy_histogram=histogram)
+        return StepReport(metrics=metrics, groups=collected.groups, batch=batch, entropy_histogram=histogram)
+
+    def _of_sampled(self, step: int, collected: Collected, kept: Metrics) -> Metrics:
+        """Where only some groups are learnt from: the usual names for all, ``kept/…`` for those."""
+        if self.course.method_at(step).sampling is None:
+            return {}
+        sampled = describe_sampled(collected.sampled if self.layout.is_leader else None, self.layout)
+        return sampled | {f"kept/{name.replace('/', '_')}": kept[name] for name in sampled}
 
     # ------------------------------------------------------------ checks
 

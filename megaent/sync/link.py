@@ -79,7 +79,6 @@ class Link:
         body = {"group_name": self._group.name}
         wait([self._post(url, "/destroy_weights_update_group", body) for url in self.servers], _ANSWER_S)
 
-
     def _post(self, url: str, path: str, body: object) -> Future[Any]:
         return in_background(self._control.post, url, path, body, timeout_s=self._timeout_s)
 

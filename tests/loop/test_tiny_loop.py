@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from support.tiny_loop import VOCAB, WANTED, make_trainer
+from support.tiny_loop import VOCAB, WANTED, Judge, make_trainer
 
 from megaent.errors import NumericsError
 from megaent.evaluation.sampled import evaluate
@@ -101,3 +102,29 @@ def test_the_loop_needs_no_megatron() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("wanted", "accuracy"), [(lambda tokens: True, 1.0), (lambda tokens: False, 0.0)])
+def test_accuracy_is_of_all_that_was_drawn_also_where_nothing_is_kept(
+    wanted: Callable[[Sequence[int]], bool], accuracy: float
+) -> None:
+    trainer = make_trainer(method={"dapo": {"max_batches": 2}}, reward=Judge(wanted))
+    metrics = trainer.step(1).metrics
+    assert metrics["accuracy/mean"] == accuracy
+    assert metrics["accuracy/solved_all"] == accuracy
+    assert metrics["accuracy/solved_none"] == 1 - accuracy
+    assert metrics["kept/accuracy_mean"] == metrics["kept/length_mean"] == 0.0, "nothing was kept"
+    assert metrics["length/mean"] > 0
+
+
+def test_what_is_kept_has_numbers_of_its_own() -> None:
+    trainer = make_trainer(method={"dapo": {"max_batches": 3}}, reward=Judge(lambda t: t[0] < 6))
+    report = trainer.step(1)
+    drawn = trainer.collector.reward
+    assert isinstance(drawn, Judge)
+    correct = [grade.correct for group in drawn.seen for grade in group.grades]
+    kept = [grade.correct for group in report.groups for grade in group.grades]
+    assert 0 < len(kept) < len(correct)
+    assert report.metrics["accuracy/mean"] == pytest.approx(sum(correct) / len(correct))
+    assert report.metrics["kept/accuracy_mean"] == pytest.approx(sum(kept) / len(kept))
+    assert report.metrics["kept/accuracy_solved_all"] == report.metrics["kept/accuracy_solved_none"] == 0.0

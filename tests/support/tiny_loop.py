@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from megaent.actor.tiny_actor import TinyActor
@@ -15,9 +15,10 @@ from megaent.loop.generation import Generation
 from megaent.loop.method_state import MethodState
 from megaent.loop.trainer import Trainer
 from megaent.methods import build_method
+from megaent.reward.reward import Reward
 from megaent.rollout.engine import RolloutEngine
 from megaent.rollout.fake import FakeEngine
-from megaent.types import Grade, Group, Prompt, SamplingParams
+from megaent.types import Grade, Group, Prompt, Response, SamplingParams
 
 VOCAB = 12
 WANTED = 7
@@ -41,6 +42,25 @@ class CountsWanted:
     def close(self) -> None: ...
 
 
+class Judge:
+    """Reward 1 where ``is_right`` says so of the tokens; remembers every group that it graded."""
+
+    def __init__(self, is_right: Callable[[Sequence[int]], bool]) -> None:
+        self._is_right = is_right
+        self.seen: list[Group] = []
+
+    def grade(self, groups: Sequence[Group]) -> list[Group]:
+        graded = [replace(group, grades=tuple(map(self._grade, group.responses))) for group in groups]
+        self.seen += graded
+        return graded
+
+    def _grade(self, response: Response) -> Grade:
+        is_right = self._is_right(response.tokens)
+        return Grade(reward=float(is_right), correct=is_right, answer="read")
+
+    def close(self) -> None: ...
+
+
 def make_trainer(
     *,
     engine: RolloutEngine | None = None,
@@ -49,8 +69,10 @@ def make_trainer(
     mismatch_limit: float = 0.0,
     staleness: int = 0,
     num_steps: int = 30,
+    method: Mapping[str, Mapping[str, object]] | None = None,
+    reward: Reward | None = None,
 ) -> Trainer:
-    schedule = build_method({"grpo": {}})
+    schedule = build_method(method or {"grpo": {}})
     prompts = tuple(Prompt(id=f"p{i}", tokens=(1, i % VOCAB), text=f"p{i}", answer="") for i in range(32))
     actor = TinyActor(VOCAB, lr=lr)
     generation = Generation(
@@ -79,7 +101,7 @@ def make_trainer(
         collector=Collector(
             generation=generation,
             source=source_of(generation, staleness=staleness, timeout_s=60),
-            reward=CountsWanted(),
+            reward=reward or CountsWanted(),
             task=task,
         ),
         course=generation.course,
