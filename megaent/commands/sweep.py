@@ -10,7 +10,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from megaent import config_folder
-from megaent.config.composition import ROOT, expand_method_options, register, to_typed
+from megaent.config.composition import ROOT, expand_method_options, register, text_keys, to_typed
+from megaent.config.overrides import as_typed
 from megaent.errors import MegaentError
 
 
@@ -18,7 +19,8 @@ def sweep(words: Sequence[str]) -> int:
     """Run every combination, each in ``<sweep dir>/<number>``; 0 when all succeeded."""
     register()
     flags = [word for word in words if word.startswith("-")]
-    overrides = expand_method_options([word for word in words if not word.startswith("-")])
+    given = expand_method_options([word for word in words if not word.startswith("-")])
+    overrides = as_typed(given, text_keys=text_keys(), is_sweep=True)
     sys.argv = ["megaent", *flags, *overrides]
     hydra.main(config_path=str(config_folder()), config_name=ROOT, version_base="1.3")(_job)()
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, field, fields, make_dataclass
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from megaent import config_folder
 from megaent.actor.options import OptimOptions, ParallelOptions
 from megaent.actor.sizes import world_size
+from megaent.config.overrides import as_typed
 from megaent.data.registry import TASKS
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
@@ -68,7 +70,7 @@ def compose_config(
     for files that are not there.
     """
     register()
-    expanded = expand_method_options(list(overrides))
+    expanded = as_typed(expand_method_options(list(overrides)), text_keys=text_keys())
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             composed = compose(ROOT, overrides=expanded)
@@ -90,6 +92,7 @@ def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _sil
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(config, TrainConfig), f"composed a {type(config).__name__}"
+    _require_finite(OmegaConf.to_container(composed))
     check_run(config)
     if check_files:
         config.data.require_files()
@@ -97,6 +100,15 @@ def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _sil
     say("loading PyTorch")
     config.method = build_method({name: asdict(options) for name, options in config.method.items()})
     return config
+
+
+def _require_finite(node: object, key: str = "") -> None:
+    """No number of a run may be infinite or nan: comparisons with it are false, and checks pass over it."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            _require_finite(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, float):
+        require(math.isfinite(node), f"{key} must be a finite number, got {node}")
 
 
 def check_run(config: TrainConfig) -> None:
@@ -146,9 +158,20 @@ def _explain(error: Exception) -> str:
     return text.split(" Config search path")[0]
 
 
+def text_keys() -> set[str]:
+    """Names of the options that hold text; nowhere are they lists or numbers as well."""
+    return {item.name for node in _nodes() for item in fields(node) if item.type in ("str", "Optional[str]")}
+
+
 def _known_keys() -> set[str]:
-    nodes: list[type] = [node for group in _GROUPS.values() for node in group.values()]
-    nodes += [
+    options = {option.name for method in METHODS for option in options_of(method)}
+    return options | {item.name for node in _nodes() for item in fields(node)}
+
+
+def _nodes() -> list[type]:
+    grouped: list[type] = [node for group in _GROUPS.values() for node in group.values()]
+    return [
+        *grouped,
         TrainConfig,
         RunOptions,
         CheckpointOptions,
@@ -157,5 +180,3 @@ def _known_keys() -> set[str]:
         ParallelOptions,
         SyncOptions,
     ]
-    options = {option.name for method in METHODS for option in options_of(method)}
-    return options | {item.name for node in nodes for item in fields(node)}

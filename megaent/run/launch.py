@@ -32,6 +32,7 @@ from megaent.rollout.options import Leader
 from megaent.rollout.sglang.options import SGLangOptions
 from megaent.run.config import TrainConfig
 from megaent.run.engines import build_engine
+from megaent.run.fit import check_fit, longest_answer
 from megaent.types import SamplingParams
 
 log = logging.getLogger(__name__)
@@ -110,9 +111,10 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
 
 def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptStream]:
     """The task and its prompts, read whole: a mistake in the data is found before a model is built."""
-    phases = config.method.phases
-    longest = max(phase.max_new_tokens or config.rollout.max_new_tokens for phase in phases)
-    task = load_task(config.data, folder, max_prompt_tokens=context_length(folder) - longest)
+    context = context_length(folder)
+    longest = longest_answer(config.method, config.rollout.max_new_tokens, context=context)
+    task = load_task(config.data, folder, max_prompt_tokens=context - longest)
+    check_fit(config, task, longest=longest)
     return task, PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
 
 
