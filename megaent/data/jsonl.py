@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megaent.answers.final_answer import read_key
+from megaent.answers.key import read_key
 from megaent.data.options import DataOptions
 from megaent.data.task import Task
 from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
