@@ -23,6 +23,7 @@ Value = object  # Fraction, or a number of ``_context``
 _DIGITS = 60
 _SAME = 40  # digits in which equal values agree
 _MOST_BITS = 20_000  # of an exact number
+_MOST_WRITTEN = 4_000  # bits, of a number that is shown
 _LARGEST_EXPONENT = 10**6  # bits, of a number that is not exact
 _NUM_POINTS = 3  # the last has negative letters too
 
@@ -52,7 +53,9 @@ def rational(tree: Tree) -> Fraction | None:
         value = None if symbols(tree) else evaluate(tree, 0)
     except (TooLarge, Unreadable, ArithmeticError, ValueError):
         return None
-    return value if isinstance(value, Fraction) else None
+    if not isinstance(value, Fraction) or max(abs(value.numerator), value.denominator).bit_length() > _MOST_WRITTEN:
+        return None
+    return value
 
 
 def proportional(left: Tree, right: Tree) -> bool:
@@ -99,6 +102,8 @@ def evaluate(tree: Tree, point: int) -> Value:
         return _constant(tree[1])
     if kind == "call":
         return _checked(_call(tree[1], [evaluate(part, point) for part in tree[2:]]))
+    if kind not in _OPERATIONS:
+        raise Unreadable("a choice of signs has no one value")
     values = [evaluate(part, point) for part in tree[1:]]
     return _checked(_OPERATIONS[kind](*values))
 
