@@ -18,7 +18,7 @@ FRACTION = re.compile(r"(-?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 SCIENTIFIC = re.compile(r"(-?\d+(?:\.\d+)?)e([-+]?\d+)")
 PLAIN_WORD = re.compile(r"\\text\{([A-Za-z ]+)\}")
 CHOICE = re.compile(r"(?:\\text\{)?\(?(?:\\text\{)?([A-H])\}?\)?\}?")
-QUANTITY = re.compile(r"([\d.,\\!]+?) ?\\(?:text|mbox|textnormal)\{ ?([A-Za-z]{2,}) ?\}")
+QUANTITY = re.compile(r"([\d.,]+?) ?\\(?:text|mbox|textnormal)\{ ?([A-Za-z]{2,}) ?\}")
 DEGREES = re.compile(r"(-?[\d.]+) ?\^(?:\\circ|\{\\circ\})")
 PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?\\?%")
 MONEY = re.compile(r"\\\$ ?(\d[\d.]*)")
@@ -27,7 +27,7 @@ GROUPED = re.compile(r"(-?\d{1,3})((?:,\\!\s?\d{3})+)")
 MATRIX = re.compile(r"\\begin\{pmatrix\}.*\\end\{pmatrix\}", re.DOTALL)
 TUPLE = re.compile(r"(?:\\left)?([(\[])([^()\[\]]*,[^()\[\]]*?)(?:\\right)?([)\]])")
 INTERVAL = re.compile(r"([(\[])\s*(-?[\d/.]+|-\\infty)\s*,\s*(-?[\d/.]+|\\infty)\s*([)\]])")
-LIST = re.compile(r"-?[\d/]+(?:,\s*-?[\d/]+)+")
+LIST = re.compile(r"(?!-?\d{1,3}(?:,\d{3})+$)-?[\d/]+(?:,\s*-?[\d/]+)+")
 NAMED = re.compile(r"([a-zA-Z]) ?= ?([^=]+)")
 _BASE_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 
@@ -160,8 +160,10 @@ def _or_of(key: str) -> str | None:
 
 def _reordered(key: str) -> str | None:
     """``a + b - c`` as ``b + a - c``; only plain sums."""
-    found = re.fullmatch(r"([\w{}^\\]+(?: [\w\\{}^]+)*) ?\+ ?([\w{}^\\]+(?: [\w\\{}^]+)*)", key)
-    return f"{found[2]} + {found[1]}" if found and "text" not in key and "pm" not in key else None
+    found = re.fullmatch(r"([\w{}^\\ ]+?) ?\+ ?([\w{}^\\ ]+)", key)
+    if not found or "text" in key or "pm" in key or found[1].count("{") != found[1].count("}"):
+        return None
+    return f"{found[2]} + {found[1]}"
 
 
 NOTATION: dict[str, Form] = {
@@ -190,7 +192,7 @@ NOTATION: dict[str, Form] = {
     "text around a number": _if(lambda k: f"\\text{{{k}}}" if re.fullmatch(r"-?[\d.,]+", k) else None),
     "bold number": _if(lambda k: f"\\mathbf{{{k}}}" if re.fullmatch(r"-?[\d.]+", k) else None),
     "unicode minus": _has("-", "-", "−"),  # noqa: RUF001
-    "full stop": _if(lambda k: f"{k}."),
+    "full stop": _if(lambda k: f"{k}." if k[-1] != "." else None),
     "in dollars": _if(lambda k: f"${k}$" if "$" not in k else None),
     "thin spaces": _if(lambda k: f"\\,{k}\\;"),
     "x =": _if(lambda k: f"x = {k}" if is_number(k) else None),
@@ -206,8 +208,8 @@ NOTATION: dict[str, Form] = {
     "e of a decimal": _when(re.compile(r"0\.00\d+"), lambda m: f"{Fraction(m[0]) * 1000}e-3" if (Fraction(m[0]) * 1000).denominator == 1 else None),
     "left right": _if(lambda k: re.sub(r"[)\]]$", lambda m: f"\\right{m[0]}", re.sub(r"^[(\[]", lambda m: f"\\left{m[0]}", k)) if TUPLE.fullmatch(k) and "\\left" not in k else None),
     "no left right": _has(r"\\left", r"\\(left|right)", ""),
-    "tilde": _if(lambda k: re.sub(r",\s*", ",~", k) if "," in k and "\\!" not in k and not re.search(r",\d{3}", k) else None),
-    "thin comma": _if(lambda k: re.sub(r",\s*", r",\\, ", k) if "," in k and "\\!" not in k and not re.search(r",\d{3}", k) else None),
+    "tilde": _if(lambda k: re.sub(r",\s*", ",~", k) if "," in k and "\\!" not in k and "{,}" not in k and not re.search(r",\d{3}", k) else None),
+    "thin comma": _if(lambda k: re.sub(r",\s*", r",\\, ", k) if "," in k and "\\!" not in k and "{,}" not in k and not re.search(r",\d{3}", k) else None),
     "no spaces": _if(lambda k: re.sub(r"(?<![A-Za-z])\s+|\s+(?![A-Za-z])", "", k) if "text" not in k and "mbox" not in k else None),
     "list reversed": _when(LIST, lambda m: ", ".join(reversed(re.split(r",\s*", m[0])))),
     "list as a set": _when(LIST, lambda m: f"\\{{{m[0]}\\}}"),

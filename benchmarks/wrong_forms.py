@@ -108,7 +108,7 @@ PERTURBED: dict[str, Form] = {
     "a hundredth": _changed(lambda v: v / 100 if v else None),
     "reciprocal": _changed(lambda v: 1 / v if v and abs(v) != 1 else None),
     "half": _changed(lambda v: v / 2 if v else None),
-    "squared": _if(lambda k: f"{k}^2" if INTEGER.fullmatch(k) and k not in ("0", "1") else None),
+    "squared": _if(lambda k: f"{k}^2" if INTEGER.fullmatch(k) and k not in ("0", "1", "-1") else None),
     "a digit less": _if(_digit_cut),
     "another last digit": _if(_last_digit),
     "two digits": _rounded(2),
@@ -159,6 +159,8 @@ HEDGED: dict[str, Form] = {
 def _cut_solution(key: str, question: str, solution: str) -> str | None:
     """All but the last step, without a box and without the mark."""
     text = solution.split("####")[0] if "####" in solution else solution
+    if re.search(r"\\(?:framebox|fbox)", text):
+        return None
     if "\\boxed" in text:
         before = text[: text.index("\\boxed")]
         return before.rsplit(".", 1)[0][-3000:] + "." if "." in before else None

@@ -245,6 +245,8 @@ def _times(tree: Tree, factor: Fraction) -> Tree:
 def _scale(key: Quantity, answer: Quantity) -> Fraction | None:
     """By what the answer's number is multiplied to count in the key's unit; None for units that differ."""
     ours, theirs = read_unit(key.unit), read_unit(answer.unit)
+    if key.unit and ours.is_none and theirs.dimension:
+        return None  # "units" are of no kind
     if ours.is_none or theirs.is_none or ours == theirs:
         return Fraction(1)
     if ours.words or theirs.words or ours.dimension != theirs.dimension:

@@ -24,13 +24,13 @@ def is_copied(answer: str, *, key: str, question: str) -> bool:
     if not question:
         return False
     written = _bare(answer)
-    if written == _bare(key) or len(written) < _FRAGMENT:
+    if written == _bare(key) or len(written) < _FRAGMENT or read(answer) == read(key):
         return False
     formulas, running = _formulas(question)
     if _is_finished(read(answer), key=read(key)):
         # 0.75 where the key is a fraction: only if it is what the question shows as its formula.
         return written in formulas and _asks_for_another_form(read(answer), read(key))
-    return any(_holds(formula, written) for formula in formulas) or written in running
+    return any(_holds(formula, written) for formula in formulas) or _holds(running, written)
 
 
 @lru_cache(maxsize=1024)

@@ -47,6 +47,9 @@ _LONE = re.compile(
     r"the\s+\w+\s+is|so\s+it\s+is|giving)\b[\s,:]*)*(?P<rest>.+?)[\s*_]*$",
     re.IGNORECASE | re.DOTALL,
 )
+_CONCLUDED = re.compile(
+    r"(?:^|[.!?:]\s+)(?:so|thus|hence|therefore|finally|in conclusion)\b[\s,]*(?P<rest>(?:\$|\\\(|\*\*).+)$", re.IGNORECASE
+)
 _NUMBER_ALONE = re.compile(r"[-+−]?\\?\$?\s*(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?\s*(?:\\?%)?\.?")  # noqa: RUF001
 
 
@@ -149,6 +152,8 @@ def _lone(text: str) -> str | None:
     """The last line, when it is nothing but an answer: one formula, a bold word, a number."""
     paragraph = text[text.rstrip().rfind("\n\n") + 1 :].strip() if "\\[" in text or "$$" in text else ""
     line = paragraph if _SPAN.fullmatch(paragraph) else text.strip().rsplit("\n", 1)[-1]
+    concluded = _CONCLUDED.search(line[-1_000:])
+    line = concluded.group("rest") if concluded else line
     if len(line) > 1_000 or (found := _LONE.match(line)) is None:
         return None
     rest = found.group("rest").strip()

@@ -36,6 +36,7 @@ _MARKUP = (
     # What encloses all of it, or only places it.
     (re.compile(r"\\(?:boxed|fbox|framebox|mathbf|boldsymbol|bm|mathit|emph|underline|mathsf|mathnormal)(?=\s*\{)"), ""),
     (re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom)\*?\{[^{}]*\}"), " "),
+    (re.compile(r"\\[hv]?phantom(?![A-Za-z])"), " "),
     (re.compile(r"\\(?:left|right|middle)(?:\s*\.|(?![A-Za-z]))"), ""),
     (re.compile(r"\\(?:[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|bf|rm|it)(?![A-Za-z])"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),

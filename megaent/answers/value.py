@@ -26,6 +26,7 @@ _MOST_BITS = 20_000  # of an exact number
 _MOST_WRITTEN = 4_000  # bits, of a number that is shown
 _LARGEST_EXPONENT = 10**6  # bits, of a number that is not exact
 _NUM_POINTS = 3  # the last has negative letters too
+_MORE_POINTS = 8  # of whole numbers, where values are rounded down or up
 
 _context = mpmath.MPContext()
 _context.dps = _DIGITS
@@ -40,11 +41,13 @@ def equal(left: Tree, right: Tree) -> bool | None:
 
     Raises TooLarge for numbers that cannot be written down and Unreadable for operations without a value.
     """
+    if symbols(left) != symbols(right):
+        return False
     verdicts = [_same(evaluate(left, point), evaluate(right, point)) for point in range(_points(left, right))]
     if all(verdicts):
         return True
     # sqrt(x^2) and x agree where letters are positive: which is meant is not for us to say.
-    return None if len(verdicts) == _NUM_POINTS and all(verdicts[:-1]) else False
+    return None if len(verdicts) >= _NUM_POINTS and all(verdicts[: _NUM_POINTS - 1]) else False
 
 
 def rational(tree: Tree) -> Fraction | None:
@@ -109,12 +112,21 @@ def evaluate(tree: Tree, point: int) -> Value:
 
 
 def _points(left: Tree, right: Tree) -> int:
-    return _NUM_POINTS if symbols(left) or symbols(right) else 1
+    if not symbols(left):
+        return 1
+    return _NUM_POINTS + (_MORE_POINTS if _has_steps(left) or _has_steps(right) else 0)
+
+
+def _has_steps(tree: Tree) -> bool:
+    is_step = tree[0] == "call" and tree[1] in ("floor", "ceil", "max", "min")
+    return is_step or any(_has_steps(part) for part in tree[1:] if isinstance(part, tuple))
 
 
 @lru_cache(maxsize=4096)
 def _letter(name: str, point: int) -> Fraction:
     digest = hashlib.sha256(f"{name} {point}".encode()).digest()
+    if point >= _NUM_POINTS:
+        return Fraction(int.from_bytes(digest[:2], "big") % 300 + 3)
     value = Fraction(int.from_bytes(digest[:2], "big") % 997 + 3, 331)
     return -value if point == _NUM_POINTS - 1 and digest[2] % 2 else value
 
