@@ -17,9 +17,10 @@ from megaent.answers import value
 from megaent.answers.notation import plain, rewrite
 from megaent.answers.read import SIGNS, Items, Matrix, Quantity, Reading, Relation, Union, expand, read, split
 from megaent.answers.tree import Tree, Unreadable
-from megaent.answers.units import read_unit
+from megaent.answers.units import is_known, read_unit
 
 TOLERANCE = Fraction(1, 10**6)  # relative, of decimals
+_SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but those between digits
 _INFINITY: Tree = ("const", "inf")
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
 
@@ -29,7 +30,7 @@ def equal(key: str, answer: str, *, question: str = "") -> bool | None:
 
     The question tells what an answer may leave to it: whether ``5\\%`` says 5 and whether ``52_8`` says 52.
     """
-    if "".join(key.split()) == "".join(answer.split()):
+    if _SPACES.sub("", key) == _SPACES.sub("", answer):
         return True
     ours, theirs = read(key), read(answer)
     if ours is None or theirs is None:
@@ -93,8 +94,10 @@ class _Comparison:
             return self._unions(key, answer)
         if isinstance(key, Items) and isinstance(answer, Items):
             return self._items(key, answer)
+        if (ratio := _ratio_value(key, answer)) is not None:
+            return self._quantities(*ratio)
         if isinstance(key, Quantity) and isinstance(answer, Quantity):
-            return self._quantities(key, answer)
+            return self._quantities(key, answer) or _same_letter(key, answer)
         if isinstance(key, Matrix) and isinstance(answer, Matrix):
             return self._matrices(key, answer)
         if isinstance(key, Items) and key.opening in ("", "{") and len(key.items) == 1:
@@ -110,9 +113,6 @@ class _Comparison:
             # A list may be bracketed, in its order; the items of a set may not be those of a point.
             ordered = answer.opening not in ("", "{")
             if ordered and (key.opening == "{" or answer.opening != "("):
-                return False
-            intervals = _as_interval_union(answer)
-            if intervals is not None and key.opening == "" and len(key.items) != len(answer.items):
                 return False
             return self._sequence(key.items, answer.items, ordered=ordered)
         if (key.opening, key.closing) != (answer.opening, answer.closing):
@@ -227,11 +227,23 @@ def _same_number(key: Tree, answer: Tree) -> bool | None:
 
 def _same_but_for_letter(key: Quantity, answer: Quantity) -> bool | None:
     """``5 m`` and ``5\\text{ m}``: a letter on one side is the unit on the other."""
-    plain_one, with_unit = (answer, key) if key.unit else (key, answer)
-    letter = with_unit.unit.strip()
-    if plain_one.unit or plain_one.tree[0] != "mul" or plain_one.tree[2] != ("sym", letter):
+    plain_one = answer if key.unit else key
+    if bool(key.unit) == bool(answer.unit) or plain_one.tree[0] != "mul" or plain_one.tree[2][0] != "sym":
         return False
-    return _same_number(plain_one.tree[1], with_unit.tree)
+    if plain_one.tree[2][1] == (key.unit or answer.unit).strip():
+        return _same_number(plain_one.tree[1], (key if key.unit else answer).tree)
+    measured = Quantity(plain_one.tree[1], unit=plain_one.tree[2][1])
+    if not is_known(measured.unit) or value.symbols(measured.tree):
+        return False
+    ours, theirs = (key, measured) if key.unit else (measured, answer)
+    scale = _scale(ours, theirs)
+    return scale is not None and _same_number(ours.tree, _times(theirs.tree, scale))
+
+
+def _same_letter(key: Quantity, answer: Quantity) -> bool:
+    """A choice may be written small: ``(c)`` for C."""
+    letters = [tree[1] if tree[0] == "sym" else "e" if tree == ("const", "e") else "" for tree in (key.tree, answer.tree)]
+    return len(letters[0]) == 1 and letters[0] in "ABCDEFGH" and letters[0].lower() == letters[1]
 
 
 def _times(tree: Tree, factor: Fraction) -> Tree:
@@ -264,6 +276,19 @@ def _all(verdicts) -> bool | None:  # noqa: ANN001
             return False
         found = None if verdict is None else found
     return found
+
+
+def _ratio_value(key: Reading, answer: Reading) -> tuple[Quantity, Quantity] | None:
+    """``3:5`` beside ``\\frac{3}{5}``, as two numbers."""
+    if isinstance(key, Quantity) and isinstance(answer, Items):
+        found = _ratio_value(answer, key)
+        return None if found is None else (key, found[0])
+    if not isinstance(key, Items) or not isinstance(answer, Quantity) or key.opening != ":" or len(key.items) != 2:
+        return None
+    first, second = key.items
+    if not isinstance(first, Quantity) or not isinstance(second, Quantity) or answer.unit or answer.is_percent:
+        return None
+    return Quantity(("div", first.tree, second.tree)), answer
 
 
 def _is_choice(reading: Reading) -> bool:
@@ -360,7 +385,7 @@ def _interval(reading: Reading) -> Reading | None:
 
 
 def _as_interval_union(answer: Items) -> tuple[Reading, ...] | None:
-    found = [_interval(item) for item in answer.items if isinstance(item, Relation)]
+    found = [_interval(item) for item in answer.items]
     return tuple(part for part in found if part) if len(found) == len(answer.items) and all(found) else None
 
 

@@ -20,12 +20,12 @@ _TAKEN_BACK = re.compile(
     r"\b(?:wait\b|hold on\b|scratch that|(?:that|this|it|which)(?:'s|\s+is|\s+was|\s+must be|\s+cannot be|\s+can't be)\s+"
     r"(?:wrong|incorrect|not\s+(?:right|correct|the\s+answer)|false|a\s+mistake|right|impossible)"
     r"|i\s+(?:made|was)\s+(?:a\s+mistake|an\s+error|wrong)|let\s+me\s+(?:re-?check|re-?consider|re-?compute|try\s+again|correct)"
-    r"|(?:is|was)\s+(?:wrong|incorrect)\b|not\s+sure|on\s+second\s+thought|correction\s*:|actually\s*,)",
+    r"|(?:is|was)\s+(?:wrong|incorrect|not\s+(?:the|my|our|correct|right))\b|not\s+sure|on\s+second\s+thought|correction\s*:|actually\s*,)",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(r"\b(?:that|this|it|which)(?:'s|\s+is|\s+was|\s+must be)\s+(?:right|correct)\b", re.IGNORECASE)
 _STATES = re.compile(
-    r"(?:\b(?:final\s+|correct\s+|right\s+|required\s+|desired\s+)?(?:answer|result|option|choice|solution)\b(?P<of>[^.:\n=]{0,60}?)"
+    r"(?:\b(?:final\s+|correct\s+|right\s+|required\s+|desired\s+)?(?:answer|ans|result|option|choice|solution)s?\b(?P<of>[^.:\n=]{0,60}?)"
     r"(?:\s+is|\s+are|\s+must\s+be|\s+should\s+be|\s+equals|\s+comes\s+(?:out\s+)?to|\s*[:=]|\s*\*\*\s*[:=]?|\s*:\s*\*\*)|^[ \t]*####)"
     r"(?:\s+(?:thus|therefore|indeed|simply|just|then|exactly))?[ \t]*[:=]?\s*",
     re.IGNORECASE | re.MULTILINE,
@@ -37,7 +37,7 @@ _HEDGED = re.compile(
     re.IGNORECASE,
 )
 _ALSO = re.compile(r"^\s*(?:,|;)?\s*(?:or|but|maybe|unless|if\s+not|not)\b(?!\s+(?:equivalently|in\s+other\s+words))", re.IGNORECASE)
-_NOT_BEFORE = re.compile(r"(?:\bnot|\bnever|n't|\bif|\bwhether|\bguess\s+(?:that\s+)?)\s+(?:the\s+|our\s+|my\s+|an?\s+)?$", re.IGNORECASE)
+_NOT_BEFORE = re.compile(r"(?:\bnot|\bnever|n't|\bif|\bwhether|\bdoubt|(?:\bnot|n't)\s+(?:think|believe)(?:\s+that)?)\s+(?:the\s+|our\s+|my\s+|an?\s+)?$", re.IGNORECASE)
 _SPAN = re.compile(
     r"\$\$(?P<d>.+?)\$\$|(?<!\\)\$(?P<s>[^$\n]+?)(?<!\\)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]|\*\*(?P<m>[^*\n]+?)\*\*|`(?P<c>[^`\n]+)`",
     re.DOTALL,
@@ -123,17 +123,19 @@ def _is_other(after: str) -> bool:
 
 def _leading(rest: str) -> tuple[str | None, str]:
     """(the answer, what comes after it)."""
-    rest = rest.lstrip(" \t\n*_:")
+    rest = rest.lstrip(" \t\n*_:}")
     sentence = rest.split("\n", 1)[0]
     if span := _SPAN.match(rest):
         inner = next(group for group in span.groups() if group is not None)
         return _joined_spans(rest, span, inner)
     # Up to the end of the sentence.
-    end = re.search(r"(?<!\d)[.!?](?=\s|$|\*)|\.(?=\s+\D|\s*$)|,\s+(?=[a-z])|\s+(?:because|since|as|by|which|so|where|from|after)\s", sentence)
+    end = re.search(r"(?<!\d)[.!?](?=\s|$|\*)|\.(?=\s+\D|\s*$)|,\s+(?=(?!and\b|or\b)[a-z]{2,}|I\b)|\s+(?:because|since|as|by|which|so|where|from|after)\s", sentence)
     answer = sentence[: end.start()] if end else sentence
     after = sentence[end.start() :] if end else ""
-    answer = re.sub(r"\*\*|`|(?<!\\)\$", "", answer).strip(" *_")
-    return (answer or None), after
+    answer = re.sub(r"\*\*|`|(?<!\\)\$", "", answer).strip(" *_\"“”")
+    if re.fullmatch(r"[\d.,]+!", answer):
+        answer = answer[:-1]  # a sentence's end and no factorial
+    return (answer if re.search(r"\w|\\", answer) else None), after
 
 
 def _joined_spans(rest: str, first: re.Match[str], inner: str) -> tuple[str | None, str]:

@@ -28,8 +28,8 @@ _SIGNS_TABLE = str.maketrans(_SIGNS)
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_THIN = r"(?:\{,\}\s*|,\s*\\!\s*|\\,\s*|\\;\s*|\\:\s*|\\ \s*|~|\u2009|\u202f|\u00a0|_(?=\d{3}))"
-_GROUPED = re.compile(rf"(?<![\d.])\d{{1,3}}(?:{_THIN}\d{{3}})+(?!\d)")
+_THIN = r"(?:\{,\}\s*|,\s*\\!\s*|\\,\s*|\\;\s*|\\:\s*|\\ \s*|~|\u2009|\u202f|\u00a0|\ |_(?=\d{3}))"
+_GROUPED = re.compile(rf"(?<![\d.])\d{{1,3}}(?:{_THIN}\d{{3}})+(?!\d|\s*/)")
 _PLAIN_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d]|,\d)")
 
 _MARKUP = (
@@ -113,8 +113,9 @@ def join_commas(text: str, *, in_brackets: bool = False) -> str:
 
 
 def plain(text: str) -> str:
-    """``rewrite`` without spaces: two texts that are written alike are the same."""
-    return re.sub(r"\s+|[{}]", "", join_commas(rewrite(text)))
+    """``rewrite`` without spaces and braces that change nothing: texts that are written alike are the same."""
+    text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", join_commas(rewrite(text)))
+    return re.sub(r"(?<=[\^_])\{(-?\w+)\}|\{(\w)\}", r"\1\2", text)
 
 
 def _without_unicode(text: str) -> str:

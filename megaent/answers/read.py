@@ -77,6 +77,7 @@ _PIECE = re.compile(r"\\text\s*\{[^{}]*\}|\\(?:[A-Za-z]+|.)|[A-Za-z]+|.", re.DOT
 _JOIN = re.compile(r"\\text\s*\{[\s,]*(?:and|or)[\s,]*\}|and|or|\\(?:lor|vee|land|wedge)", re.IGNORECASE)
 SIGNS = ("=", "<", ">", "\\le", "\\ge", "\\ne", "\\approx", "\\in", "\\equiv", "\\notin", "\\to", "\\implies")
 _MATRIX = re.compile(r"^\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\s*\{\1\}$", re.DOTALL)
+_ENCLOSED_ARRAY = re.compile(r"^[(\[]\s*(\\begin\s*\{(?:array|matrix|smallmatrix)\}.*\\end\s*\{\w+\})\s*[)\]]$", re.DOTALL)
 _BASE = re.compile(r"^(-?)\s*\(?\s*(?:\\text\s*\{)?([0-9][0-9A-Fa-f]*|[A-F]+[0-9][0-9A-F]*)\}?\s*\)?\s*_\s*(\d|\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\text\s*\{[^{}]*\})$")
 _BASE_WORDS = re.compile(r"^(-?)\s*()([0-9A-Fa-f]+)\s*(?:\\text\s*\{)?\s*\(?(?:in )?base\s*[-\s]?\s*(\w+)\s*\)?\s*\}?$")
 _MIXED = re.compile(r"(?<![\d.\w/)}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
@@ -87,6 +88,7 @@ _DEGREE_END = re.compile(r"\s*\\deg\s*([CF]?)\s*$")
 _MONEY = re.compile(r"^(-?)\s*(?:\\\$|\\text\s*\{\s*\\?\$\s*\})\s*|\s*(?:\\\$)$")
 _LETTERS = re.compile(r"[A-Za-z][A-Za-z'\- ]*[A-Za-z.]")
 _HEDGE = re.compile(r"\d|\b(?:or|not|maybe|either|if|unless|possibly)\b", re.IGNORECASE)
+_CHOICE = re.compile(r"(?:\(([A-H])\)|([A-H])[.:)])\s*\S")
 _PRODUCTS = tuple(map(frozenset, ("abcd", "xyzw", "pqrs", "ijk", "lmnk", "uvw")))
 
 
@@ -195,7 +197,7 @@ def _group(text: str) -> Reading:
     text = text.strip()
     if re.fullmatch(r"\\mathbb\s*(?:\{R\}|R)", text):
         return REALS
-    if matrix := _MATRIX.match(text):
+    if matrix := _MATRIX.match(_ENCLOSED_ARRAY.sub(r"\1", text)):
         return _matrix(matrix.group(2))
     brackets = _brackets(text)
     if brackets is None:
@@ -279,6 +281,8 @@ def _word(text: str) -> Reading | None:
         bare = bare[1:-1].strip()
     if len(bare) == 1 and bare.isalpha():
         return Quantity(parse(bare))
+    if (choice := _CHOICE.match(bare)) and not re.search(r"\b(?:or|and)\b|[,;=]", bare):
+        return Quantity(parse(choice.group(1) or choice.group(2)))
     if is_upright and re.fullmatch(r"[A-Za-z][A-Za-z ]+(?:,\s*[A-Za-z ]+)+", bare) and "text" in text[:6]:
         return Items("", "", tuple(Word(" ".join(part.casefold().split())) for part in bare.split(",")))
     if is_upright and re.fullmatch(r"[A-Z](?:\s*(?:,|and)\s*[A-Z])+", bare):
@@ -287,6 +291,8 @@ def _word(text: str) -> Reading | None:
         return None
     words = re.sub(r"[^\w\s]", " ", bare.casefold()).split()
     joined = " ".join(words[1:] if words[0] in ("a", "an", "the") and len(words) > 1 else words)
+    if joined in ("infinity", "positive infinity", "negative infinity"):
+        return Quantity(("neg", ("const", "inf")) if joined[0] == "n" else ("const", "inf"))
     if joined in ("all real numbers", "all reals", "all real"):
         return REALS
     return EMPTY if joined in _EMPTY_WORDS else Word(joined)

@@ -143,10 +143,15 @@ class _Reader:
             elif self._take("/", "\\div"):
                 tree = ("div", tree, self._signed(depth))
             elif self._starts_factor():
+                if self._is_numeral(self._place) and self._is_numeral(self._place - 1):
+                    raise Unreadable("two numbers beside each other")
                 right = self._power(depth)
                 tree = ("add" if _is_mixed(tree, right) else "mul", tree, right)
             else:
                 return tree
+
+    def _is_numeral(self, place: int) -> bool:
+        return self._tokens[place][0].isdigit() or self._tokens[place][0] == "."
 
     def _signed(self, depth: int) -> Tree:
         if self._take("-"):
@@ -308,7 +313,9 @@ class _Reader:
         if self._take("["):
             degree = self.sum(depth + 1)
             self._expect("]")
-        return ("call", "root", self._argument(depth), degree)
+        # \sqrt13 is meant as the root of 13, whatever it looks like in print.
+        inner = self._numeral(self._next()) if (self.token or "").isdigit() else self._argument(depth)
+        return ("call", "root", inner, degree)
 
     def _call(self, name: str, depth: int) -> Tree:
         base = power = None

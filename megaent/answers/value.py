@@ -26,7 +26,8 @@ _MOST_BITS = 20_000  # of an exact number
 _MOST_WRITTEN = 4_000  # bits, of a number that is shown
 _LARGEST_EXPONENT = 10**6  # bits, of a number that is not exact
 _NUM_POINTS = 3  # the last has negative letters too
-_MORE_POINTS = 8  # of whole numbers, where values are rounded down or up
+_MORE_POINTS = 8  # of whole numbers, for what is meant for these
+_OF_WHOLE_NUMBERS = frozenset({"floor", "ceil", "max", "min", "factorial", "binom", "gcd", "lcm"})
 
 _context = mpmath.MPContext()
 _context.dps = _DIGITS
@@ -43,11 +44,23 @@ def equal(left: Tree, right: Tree) -> bool | None:
     """
     if symbols(left) != symbols(right):
         return False
-    verdicts = [_same(evaluate(left, point), evaluate(right, point)) for point in range(_points(left, right))]
-    if all(verdicts):
+    points = _points(left, right)
+    verdicts = {point: _same_at(point, left, right) for point in points}
+    known = [verdict for verdict in verdicts.values() if verdict is not None]
+    if len(known) < min(2, len(points)):
+        raise Unreadable("no value at most points")
+    if all(known):
         return True
     # sqrt(x^2) and x agree where letters are positive: which is meant is not for us to say.
-    return None if len(verdicts) >= _NUM_POINTS and all(verdicts[: _NUM_POINTS - 1]) else False
+    return None if points == range(_NUM_POINTS) and verdicts[0] and verdicts[1] else False
+
+
+def _same_at(point: int, left: Tree, right: Tree) -> bool | None:
+    """None where one of them has no value at that point."""
+    try:
+        return _same(evaluate(left, point), evaluate(right, point))
+    except Unreadable:
+        return None
 
 
 def rational(tree: Tree) -> Fraction | None:
@@ -83,7 +96,7 @@ def near(key: Tree, answer: Tree, *, relative: Fraction) -> bool:
         return False
     place = max(key[2], answer[2]) if answer[0] == "num" and answer[2] is not None else key[2]
     distance = abs(_real(key[1]) - _real(theirs))
-    return bool(distance <= _real(place) / 2 and distance <= _real(relative * abs(key[1])))
+    return bool(distance <= _real(place) / 2 and distance <= _real(relative) * max(abs(_real(key[1])), abs(_real(theirs))))
 
 
 @lru_cache(maxsize=16384)
@@ -111,15 +124,17 @@ def evaluate(tree: Tree, point: int) -> Value:
     return _checked(_OPERATIONS[kind](*values))
 
 
-def _points(left: Tree, right: Tree) -> int:
+def _points(left: Tree, right: Tree) -> range:
     if not symbols(left):
-        return 1
-    return _NUM_POINTS + (_MORE_POINTS if _has_steps(left) or _has_steps(right) else 0)
+        return range(1)
+    if (_calls(left) | _calls(right)) & _OF_WHOLE_NUMBERS:
+        return range(_NUM_POINTS, _NUM_POINTS + _MORE_POINTS)
+    return range(_NUM_POINTS)
 
 
-def _has_steps(tree: Tree) -> bool:
-    is_step = tree[0] == "call" and tree[1] in ("floor", "ceil", "max", "min")
-    return is_step or any(_has_steps(part) for part in tree[1:] if isinstance(part, tuple))
+def _calls(tree: Tree) -> frozenset[str]:
+    own = frozenset([tree[1]]) if tree[0] == "call" else frozenset()
+    return own.union(*(_calls(part) for part in tree[1:] if isinstance(part, tuple)))
 
 
 @lru_cache(maxsize=4096)
