@@ -21,6 +21,7 @@ from megaent.answers.units import is_known, read_unit
 
 TOLERANCE = Fraction(1, 10**6)  # relative, of decimals
 _SPACES = re.compile(r"(?<!\d)\s+|\s+(?!\d)")  # but those between digits
+_WHOLE = re.compile(r"\s*-?\d{1,18}\s*", re.ASCII)
 _INFINITY: Tree = ("const", "inf")
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
 
@@ -32,6 +33,8 @@ def equal(key: str, answer: str, *, question: str = "") -> bool | None:
     """
     if _SPACES.sub("", key) == _SPACES.sub("", answer):
         return True
+    if _WHOLE.fullmatch(key) and _WHOLE.fullmatch(answer):
+        return int(key) == int(answer)
     ours, theirs = read(key), read(answer)
     if ours is None or theirs is None:
         return _equal_text(key, answer, ours, theirs)
@@ -49,6 +52,8 @@ def canonical(answer: str) -> str:
 
     Made without the key. What only mathematics can tell equal, such as ``(x+1)^2``, keeps its own form.
     """
+    if _WHOLE.fullmatch(answer):
+        return str(int(answer))
     found = read(answer)
     if isinstance(found, Quantity) and not found.base and (number := value.rational(found.tree)) is not None:
         unit = read_unit(found.unit)

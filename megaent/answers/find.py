@@ -62,7 +62,7 @@ def find_answer(response: str) -> str | None:
     if not boxes:
         return _stated(text)
     answer = boxed(text)
-    if answer is None or _is_taken_back(text[boxes[-1].end :], answer):
+    if not answer or _is_taken_back(text[boxes[-1].end :], answer):
         return None
     return answer
 
