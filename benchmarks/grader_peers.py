@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -77,7 +77,13 @@ def _math_verify() -> Callable[[str, str], bool]:
 
 
 def _trl(source: Path) -> Callable[[str, str], bool]:
-    module = _file(source / "trl" / "rewards" / "accuracy_rewards.py")
+    # The file asks its package whether math-verify is there; the package itself would need torch and more.
+    for name in ("peer_trl", "peer_trl.rewards"):
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = []
+    answers = sys.modules["peer_trl.import_utils"] = ModuleType("peer_trl.import_utils")
+    vars(answers)["is_math_verify_available"] = lambda: True
+    module = _file(source / "trl" / "rewards" / "accuracy_rewards.py", "peer_trl.rewards.accuracy_rewards")
 
     def grade(key: str, text: str) -> bool:
         [reward] = module.accuracy_reward([[{"content": text}]], [f"${key}$"])
@@ -89,24 +95,27 @@ def _trl(source: Path) -> Callable[[str, str], bool]:
 def _verl(name: str, source: Path) -> Callable[[str, str], bool]:
     folder = source / "verl" / "utils" / "reward_score"
     if name == "verl_prime":
-        module = _file(folder / "prime_math" / "__init__.py")
+        # Its limit of time forks for every answer; without it slow answers take their time.
+        for package in ("verl", "verl.utils", "verl.utils.py_functional"):
+            sys.modules[package] = ModuleType(package)
+        vars(sys.modules["verl.utils.py_functional"])["timeout_limit"] = lambda **_: lambda function: function
+        module = _file(folder / "prime_math" / "__init__.py", "peer_prime")
         return lambda key, text: bool(module.compute_score(text, key)[0])
-    module = _file(folder / {"verl_math": "math_reward.py", "verl_dapo": "math_dapo.py", "verl_math_verify": "math_verify.py"}[name])
-    if name == "verl_dapo":
+    module = _file(folder / f"{name.removeprefix('verl_')}.py", f"peer_{name}")
+    if name == "verl_math_dapo":
         return lambda key, text: bool(module.compute_score(text, key)["acc"])
+    if name == "verl_math_verify":
+        # Without its pool of processes, which could not import a file that was loaded alone.
+        return lambda key, text: module._verify_in_subprocess(f"\\boxed{{{key}}}", text) > 0
     return lambda key, text: float(module.compute_score(text, key)) > 0
 
 
-def _file(path: Path) -> ModuleType:
+def _file(path: Path, name: str) -> ModuleType:
     """One file of a package, without the package: it may need far more than the file does."""
-    name = re.sub(r"\W", "_", str(path.with_suffix("").name if path.name != "__init__.py" else path.parent.name))
     places = [str(path.parent)] if path.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(f"peer_{name}", path, submodule_search_locations=places)
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=places)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -5,8 +5,8 @@
     python benchmarks/graders.py show VERDICTS…  [--by set|form|wrong]
 
 DATA holds .jsonl and .json files of questions and keys; how keys are read is megaent's. ``grade`` runs in any
-interpreter that has the grader: megaent, math_verify, trl, verl_math_verify, verl_prime, verl_math, verl_dapo; for
-TRL and verl ``--source`` names a folder with their unpacked wheels, whose grading files are loaded alone.
+interpreter that has the grader: megaent, math_verify, trl, verl_math_verify, verl_prime, verl_math_reward,
+verl_math_dapo; for TRL and verl ``--source`` names a folder with their unpacked wheels, whose grading files are loaded alone.
 """
 
 from __future__ import annotations
