@@ -24,7 +24,9 @@ def last_boxes(text: str) -> list[Box]:
     for start in reversed(list(_BOX.finditer(text))[-_MOST_BOXES:]):
         box = _box(text, start)
         if found and box.end > found[0].start:
-            found[0] = box if box.content is not None else found[0]  # one around the other
+            # One around the other: the inner one, when there is nothing else.
+            if box.content is not None and box.content != text[found[0].start : found[-1].end].strip():
+                found = [box]
         elif not found or _joins(text[box.end : found[0].start]):
             found.insert(0, box)
         else:

@@ -45,7 +45,7 @@ class JsonlOptions(DataOptions):
     answer_key: str = ""  # "" finds answer, solution, final_answer or target
     template: str = "chat"  # chat | plain
     instruction: str = "Reason step by step and put the final answer in \\boxed{}."
-    timeout_s: float = 5.0  # of checking one answer
+    timeout_s: float = 2.0  # of checking one answer
     drop_unusable: bool = False  # leave rows out that cannot be graded, instead of refusing the file
 
     def __post_init__(self) -> None:
