@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from megaent.answers import value
 from megaent.answers.compare import canonical, equal
 
 # One line each: what the key is, then what says the same, then what does not.
@@ -139,8 +140,12 @@ def test_the_question_says_what_may_be_left_to_it() -> None:
     assert equal("52", "52_8") is False
 
 
-def test_a_value_beyond_all_writing_equals_nothing() -> None:
-    assert equal("5", "2^{2^{2^{2^{2^{2}}}}}") is False
+def test_a_value_beyond_all_writing_equals_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    value.evaluate.cache_clear()
+    monkeypatch.setattr(value, "_MOST_BITS", 8)
+    assert equal("5", "2^{30}") is False
+    assert equal("5", "\\frac{2^{30}}{1}") is False
+    value.evaluate.cache_clear()
 
 
 def test_an_answer_of_one_value_is_one_text() -> None:
