@@ -28,7 +28,9 @@ QUESTION, ANSWER = ("question", "problem", "prompt"), ("answer", "final_answer",
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("make")
     make.add_argument("data", type=Path)
@@ -54,7 +56,9 @@ def _make(options: argparse.Namespace) -> None:
         for path in sorted(options.data.glob("*.json*")):
             kept: Counter[str] = Counter()
             # By a hash, so that the first rows are a fair sample and the same everywhere.
-            for row in sorted(_rows(path), key=lambda row: hashlib.sha256(row["question"].encode()).hexdigest()):
+            for row in sorted(
+                _rows(path), key=lambda row: hashlib.sha256(row["question"].encode()).hexdigest()
+            ):
                 for response in _responses(row | {"set": path.stem}):
                     form = f"{response['kind']} {response['form']}"
                     kept[form] += 1
@@ -73,7 +77,11 @@ def _rows(path: Path) -> Iterator[dict]:
         work = row.get("solution") or row.get("answer") or ""
         work = work[0] if isinstance(work, list) and work else work
         try:
-            yield {"question": question, "key": read_key(value), "work": work if isinstance(work, str) else ""}
+            yield {
+                "question": question,
+                "key": read_key(value),
+                "work": work if isinstance(work, str) else "",
+            }
         except ValueError:
             continue
 
@@ -105,7 +113,9 @@ def _grade(options: argparse.Namespace) -> None:
         count[0] += verdict
         count[1] += 1
         if verdict is not (response["kind"] in RIGHT):
-            misses[f"{response['kind']}: {response['form']}"].append([response["set"], response["key"], response["text"][-160:]])
+            misses[f"{response['kind']}: {response['form']}"].append(
+                [response["set"], response["key"], response["text"][-160:]]
+            )
     record = {
         "grader": options.grader, "versions": versions, "responses": len(responses),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -115,7 +125,9 @@ def _grade(options: argparse.Namespace) -> None:
     options.verdicts.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _run(name: str, responses: list[dict], source: Path | None) -> tuple[list[bool], dict[str, float], dict[str, str]]:
+def _run(
+    name: str, responses: list[dict], source: Path | None
+) -> tuple[list[bool], dict[str, float], dict[str, str]]:
     from grader_peers import load_grader, versions
 
     grade = load_grader(name, source)
@@ -146,7 +158,11 @@ def _show(options: argparse.Namespace) -> None:
         print(f"| {record['grader']} |" + "".join(_cells(record["counts"])) + f" {rate:.0f} |")
         if options.by == "set":
             for chosen in sorted({count[0] for count in record["counts"]}):
-                print(f"| - {chosen} |" + "".join(_cells([c for c in record["counts"] if c[0] == chosen])) + " |")
+                print(
+                    f"| - {chosen} |"
+                    + "".join(_cells([c for c in record["counts"] if c[0] == chosen]))
+                    + " |"
+                )
     if options.by == "form":
         for record in records:
             _print_forms(record["counts"])

@@ -54,7 +54,9 @@ PLACED: dict[str, Form] = {
     "box in a box": lambda k: f"\\boxed{{\\boxed{{{k}}}}}",
     "before prose": lambda k: f"It is $\\boxed{{{k}}}$, as was to be shown. I hope it is correct.",
     "after thoughts": lambda k: f"<think>Perhaps \\boxed{{17/4}}? No.</think>\nSo $\\boxed{{{k}}}$.",
-    "after a wrong one": lambda k: f"First I had \\boxed{{123457}}, but I forgot a term. Corrected: \\boxed{{{k}}}",
+    "after a wrong one": lambda k: (
+        f"First I had \\boxed{{123457}}, but I forgot a term. Corrected: \\boxed{{{k}}}"
+    ),
     "after long work": lambda k: "We try $x = 3$ and get 7.\n" * 900 + f"So $\\boxed{{{k}}}$.",
 }
 
@@ -62,13 +64,19 @@ PLACED: dict[str, Form] = {
 STATED: dict[str, Form] = {
     "the answer is": lambda k: f"The answer is ${k}$." if "$" not in k else None,
     "answer:": lambda k: f"We add both.\n\nAnswer: {k}",
-    "final answer, hope": lambda k: f"Final Answer: The final answer is ${k}$. I hope it is correct." if "$" not in k else None,
+    "final answer, hope": lambda k: (
+        f"Final Answer: The final answer is ${k}$. I hope it is correct." if "$" not in k else None
+    ),
     "hashes": lambda k: f"We add both.\n#### {k}",
     "displayed last": lambda k: f"**Final Answer**\n\n\\[\n{k}\n\\]" if "$" not in k else None,
-    "so in brackets": lambda k: f"Both terms vanish for $n = 3$. So \\({k}\\)." if "$" not in k and "=" not in k else None,
+    "so in brackets": lambda k: (
+        f"Both terms vanish for $n = 3$. So \\({k}\\)." if "$" not in k and "=" not in k else None
+    ),
     "therefore": lambda k: f"Therefore, the answer is \\({k}\\)." if "$" not in k else None,
     "bold": lambda k: f"The answer is **{k}**." if "*" not in k and "$" not in k else None,
-    "and how it was checked": lambda k: f"The answer is ${k}$. I checked all 15 cases." if "$" not in k else None,
+    "and how it was checked": lambda k: (
+        f"The answer is ${k}$. I checked all 15 cases." if "$" not in k else None
+    ),
     "plain": lambda k: f"The answer is {k}." if re.fullmatch(r"[\w./\-]+", k) else None,
     "a word": lambda k: f"The answer is {m[1]}." if (m := PLAIN_WORD.fullmatch(k)) else None,
     "final answer:": lambda k: f"It follows.\n\n**Final answer:** ${k}$" if "$" not in k else None,
@@ -241,7 +249,7 @@ NOTATION: dict[str, Form] = {
     "text percent": _when(PERCENT, lambda m: f"{m[1]}\\text{{ percent}}"),
     "percent sign": _when(PERCENT, lambda m: f"{m[1]}%"),
     "percent as a decimal": _when(PERCENT, lambda m: f"{float(Fraction(m[1]) / 100):.10g}"),
-    "percent as a fraction": _when(PERCENT, lambda m: "\\frac{%d}{%d}" % (Fraction(m[1]) / 100).as_integer_ratio()),
+    "percent as a fraction": _when(PERCENT, lambda m: _as_fraction(Fraction(m[1]) / 100)),
     "no dollar": _when(MONEY, lambda m: m[1]),
     "dollars": _when(MONEY, lambda m: f"{m[1]}\\text{{ dollars}}"),
     "dollar apart": _when(MONEY, lambda m: f"\\$ {m[1]}"),
@@ -274,6 +282,10 @@ NOTATION: dict[str, Form] = {
     "sum reordered": _if(_reordered),
     "answer is, in the box": _if(lambda k: f"\\text{{Answer: }} {k}" if is_number(k) else None),
 }  # fmt: skip
+
+
+def _as_fraction(value: Fraction) -> str:
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _written_out(text: str) -> str | None:

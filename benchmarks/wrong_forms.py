@@ -10,7 +10,20 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from right_forms import BASED, CHOICE, DECIMAL, FRACTION, INTEGER, INTERVAL, LIST, MATRIX, QUANTITY, TUPLE, box, is_number
+from right_forms import (
+    BASED,
+    CHOICE,
+    DECIMAL,
+    FRACTION,
+    INTEGER,
+    INTERVAL,
+    LIST,
+    MATRIX,
+    QUANTITY,
+    TUPLE,
+    box,
+    is_number,
+)
 
 Form = Callable[[str, str, str], str | None]
 
@@ -66,7 +79,11 @@ def _rounded(digits: int) -> Form:
 def _swapped(key: str) -> str | None:
     found = TUPLE.fullmatch(key)
     parts = found[2].split(",") if found else []
-    return f"{found[1]}{parts[1]},{parts[0]}{found[3]}" if found and len(parts) == 2 and parts[0].strip() != parts[1].strip() else None
+    return (
+        f"{found[1]}{parts[1]},{parts[0]}{found[3]}"
+        if found and len(parts) == 2 and parts[0].strip() != parts[1].strip()
+        else None
+    )
 
 
 def _bracket(key: str) -> str | None:
@@ -191,7 +208,11 @@ def _last_formula(key: str, question: str, solution: str) -> str | None:
     formulas = re.findall(r"\$([^$]+)\$|\\\[(.+?)\\\]", question, re.DOTALL)
     last = "".join(formulas[-1]).strip().rstrip(".,;?") if formulas else ""
     own = re.sub(r"\s|\\left|\\right|[dt](?=frac)", "", key)
-    return box(last) if last and re.sub(r"\s|\\left|\\right|[dt](?=frac)", "", last) != own and not _is_answer(last, key) else None
+    return (
+        box(last)
+        if last and re.sub(r"\s|\\left|\\right|[dt](?=frac)", "", last) != own and not _is_answer(last, key)
+        else None
+    )
 
 
 def _is_answer(text: str, key: str) -> bool:

@@ -35,7 +35,7 @@ def last_boxes(text: str) -> list[Box]:
 
 
 def boxed(text: str) -> str | None:
-    """What the last box holds, or several that are joined hold, as a list; None for none, or one not closed."""
+    """What the last box holds; joined ones as a list; None where there is none or it is not closed."""
     contents = [box.content for box in last_boxes(text)]
     if not contents or contents[-1] is None:
         return None

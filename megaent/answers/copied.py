@@ -1,8 +1,10 @@
 """Whether an answer is work that the question asked for, taken over from it as it stands.
 
-``\\sqrt{242}`` equals ``11\\sqrt{2}``, and so does the question "Simplify $\\sqrt{242}$". An answer is copied when it
-stands in the question, is not written as the key is, and leaves something to be done: a plain number, a
-reduced fraction or a list of these is an answer wherever else it stands.
+``\\sqrt{242}`` equals ``11\\sqrt{2}``, and so does the question "Simplify $\\sqrt{242}$". An answer is
+copied when it stands in the question, is not written as the key is, and leaves something to be done: a
+plain number, a reduced fraction or a list of these is an answer wherever else it stands. Only a number
+that is all of one of the question's formulas is copied too, where the key has another form: 0.75 for
+``\\frac{3}{4}``.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from functools import lru_cache
 from math import gcd
 
 from megaent.answers.notation import plain
-from megaent.answers.read import Items, Quantity, Reading, Relation, Union, Word, read
-from megaent.answers.tree import Tree
+from megaent.answers.read import read
+from megaent.answers.reading import Items, Quantity, Reading, Relation, Union, Word
+from megaent.answers.tokens import Tree
 
 _MATH = re.compile(r"(?<!\\)\$+(.+?)(?<!\\)\$+|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _FRAGMENT = 3  # characters; fewer say nothing about where they come from

@@ -1,8 +1,9 @@
 """Where the final answer of a response stands; linear in the text.
 
-A box says it: the last one, or several that are joined by "or" or a comma. Without a box an answer is taken where
-the text states one ("the answer is", ``####``), or where the last line is nothing but an answer. A response that
-was cut off, that takes its answer back or that merely ends on some number has none.
+A box says it: the last one, or several that are joined by "or" or a comma. Without a box an answer is
+taken where the text states one ("the answer is", ``####``), or where the last line is nothing but an
+answer. A response that was cut off, that takes its answer back or that merely ends on some number has
+none.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ TAIL = 20_000  # characters of a response that are looked at; final answers stan
 _THOUGHT_ENDS = ("</think>", "</thinking>", "</thought>", "</reasoning>")
 _THOUGHT = re.compile(r"<(?:think|thinking|thought|reasoning)>")
 _TAKEN_BACK = re.compile(
-    r"\b(?:wait\b|hold on\b|scratch that|(?:that|this|it|which)(?:'s|\s+is|\s+was|\s+must be|\s+cannot be|\s+can't be)\s+"
+    r"\b(?:wait\b|hold on\b|scratch that|"
+    r"(?:that|this|it|which)(?:'s|\s+is|\s+was|\s+must be|\s+cannot be|\s+can't be)\s+"
     r"(?:wrong|incorrect|not\s+(?:right|correct|the\s+answer)|false|a\s+mistake|right|impossible)"
-    r"|i\s+(?:made|was)\s+(?:a\s+mistake|an\s+error|wrong)|let\s+me\s+(?:re-?check|re-?consider|re-?compute|try\s+again|correct)"
+    r"|i\s+(?:made|was)\s+(?:a\s+mistake|an\s+error|wrong)"
+    r"|let\s+me\s+(?:re-?check|re-?consider|re-?compute|try\s+again|correct)"
     r"|(?:is|was)\s+(?:wrong|incorrect|not\s+(?:the|my|our|correct|right))\b|not\s+sure|on\s+second\s+thought|correction\s*:|actually\s*,)",
     re.IGNORECASE,
 )
-_CONFIRMED = re.compile(r"\b(?:that|this|it|which)(?:'s|\s+is|\s+was|\s+must be)\s+(?:right|correct)\b", re.IGNORECASE)
+_CONFIRMED = re.compile(
+    r"\b(?:that|this|it|which)(?:'s|\s+is|\s+was|\s+must be)\s+(?:right|correct)\b", re.IGNORECASE
+)
 _STATES = re.compile(
-    r"(?:\b(?:final\s+|correct\s+|right\s+|required\s+|desired\s+)?(?:answer|ans|result|option|choice|solution)s?\b(?P<of>[^.:\n=]{0,60}?)"
-    r"(?:\s+is|\s+are|\s+must\s+be|\s+should\s+be|\s+equals|\s+comes\s+(?:out\s+)?to|\s*[:=]|\s*\*\*\s*[:=]?|\s*:\s*\*\*)|^[ \t]*####)"
+    r"(?:\b(?:final\s+|correct\s+|right\s+|required\s+|desired\s+)?(?:answer|ans|result|option|choice|solution)s?\b"
+    r"(?P<of>[^.:\n=]{0,60}?)"
+    r"(?:\s+is|\s+are|\s+must\s+be|\s+should\s+be|\s+equals"
+    r"|\s+comes\s+(?:out\s+)?to|\s*[:=]|\s*\*\*\s*[:=]?|\s*:\s*\*\*)|^[ \t]*####)"
     r"(?:\s+(?:thus|therefore|indeed|simply|just|then|exactly))?[ \t]*[:=]?\s*",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -36,8 +43,14 @@ _HEDGED = re.compile(
     r"\?|some\b|close\s+to\b|neither\b(?!\s*[.$]?\s*$))",
     re.IGNORECASE,
 )
-_ALSO = re.compile(r"^\s*(?:,|;)?\s*(?:or|but|maybe|unless|if\s+not|not)\b(?!\s+(?:equivalently|in\s+other\s+words))", re.IGNORECASE)
-_NOT_BEFORE = re.compile(r"(?:\bnot|\bnever|n't|\bif|\bwhether|\bdoubt|(?:\bnot|n't)\s+(?:think|believe)(?:\s+that)?)\s+(?:the\s+|our\s+|my\s+|an?\s+)?$", re.IGNORECASE)
+_ALSO = re.compile(
+    r"^\s*(?:,|;)?\s*(?:or|but|maybe|unless|if\s+not|not)\b(?!\s+(?:equivalently|in\s+other\s+words))",
+    re.IGNORECASE,
+)
+_NOT_BEFORE = re.compile(
+    r"(?:\bnot|\bnever|n't|\bif|\bwhether|\bdoubt|(?:\bnot|n't)\s+(?:think|believe)(?:\s+that)?)\s+(?:the\s+|our\s+|my\s+|an?\s+)?$",
+    re.IGNORECASE,
+)
 _SPAN = re.compile(
     r"\$\$(?P<d>.+?)\$\$|(?<!\\)\$(?P<s>[^$\n]+?)(?<!\\)\$|\\\((?P<p>.+?)\\\)|\\\[(?P<b>.+?)\\\]|\*\*(?P<m>[^*\n]+?)\*\*|`(?P<c>[^`\n]+)`",
     re.DOTALL,
@@ -48,7 +61,8 @@ _LONE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _CONCLUDED = re.compile(
-    r"(?:^|[.!?:]\s+)(?:so|thus|hence|therefore|finally|in conclusion)\b[\s,]*(?P<rest>(?:\$|\\\(|\*\*).+)$", re.IGNORECASE
+    r"(?:^|[.!?:]\s+)(?:so|thus|hence|therefore|finally|in conclusion)\b[\s,]*(?P<rest>(?:\$|\\\(|\*\*).+)$",
+    re.IGNORECASE,
 )
 _NUMBER_ALONE = re.compile(r"[-+−]?\\?\$?\s*(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*\d+)?\s*(?:\\?%)?\.?")  # noqa: RUF001
 
@@ -91,12 +105,7 @@ def _is_taken_back(after: str, answer: str) -> bool:
 def _stated(text: str) -> str | None:
     """What the last statement of an answer says, else a last line that is an answer alone."""
     text = text.rstrip()
-    found = None
-    for found in _STATES.finditer(text):
-        pass
-    heading = None
-    for heading in _HEADING.finditer(text):
-        pass
+    found, heading = _last(_STATES, text), _last(_HEADING, text)
     if heading is not None and (found is None or heading.end() > found.end()):
         return _first_answer(text[heading.end() :])
     if found is not None:
@@ -104,6 +113,10 @@ def _stated(text: str) -> str | None:
             return None
         return _first_answer(text[found.end() :])
     return _lone(text)
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return max(pattern.finditer(text), key=lambda found: found.start(), default=None)
 
 
 def _first_answer(rest: str) -> str | None:
@@ -129,10 +142,13 @@ def _leading(rest: str) -> tuple[str | None, str]:
         inner = next(group for group in span.groups() if group is not None)
         return _joined_spans(rest, span, inner)
     # Up to the end of the sentence.
-    end = re.search(r"(?<!\d)[.!?](?=\s|$|\*)|\.(?=\s+\D|\s*$)|,\s+(?=(?!and\b|or\b)[a-z]{2,}|I\b)|\s+(?:because|since|as|by|which|so|where|from|after)\s", sentence)
+    end = re.search(
+        r"(?<!\d)[.!?](?=\s|$|\*)|\.(?=\s+\D|\s*$)|,\s+(?=(?!and\b|or\b)[a-z]{2,}|I\b)|\s+(?:because|since|as|by|which|so|where|from|after)\s",
+        sentence,
+    )
     answer = sentence[: end.start()] if end else sentence
     after = sentence[end.start() :] if end else ""
-    answer = re.sub(r"\*\*|`|(?<!\\)\$", "", answer).strip(" *_\"“”")
+    answer = re.sub(r"\*\*|`|(?<!\\)\$", "", answer).strip(' *_"“”')
     if re.fullmatch(r"[\d.,]+!", answer):
         answer = answer[:-1]  # a sentence's end and no factorial
     return (answer if re.search(r"\w|\\", answer) else None), after

@@ -1,4 +1,4 @@
-"""The answer key of a data row: what its author meant by ``#### 42``, ``\\boxed{42}``, ``42`` or ``["1", "2"]``."""
+"""The answer key of a data row: what its author meant by ``#### 42``, ``\\boxed{42}`` or ``["1", "2"]``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ MOST_WORDS = 12  # of an answer key without a mark; more is an explanation
 _WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")
 _MARK = re.compile(r"(?m)^[ \t]*####[ \t]*([^\n#].*)$")
 _NO_KEY = frozenset(
-    {"proof", "not found", "notfound", "not available", "n/a", "na", "nan", "null", "see solution", "see the solution",
-     "see above", "unknown", "tbd", "todo", "?", "-", "--", "...", "missing", "no answer", "not provided", "proof problem",
-     "proven", "qed", "q.e.d"}
+    {"proof", "not found", "notfound", "not available", "n/a", "na", "nan", "null",
+     "see solution", "see the solution", "see above", "unknown", "tbd", "todo", "?",
+     "-", "--", "...", "missing", "no answer", "not provided",
+     "proof problem", "proven", "inf", "-inf", "qed", "q.e.d"}
 )  # fmt: skip
 
 
@@ -51,8 +52,8 @@ def _marked(text: str) -> str:
         if _is_answer_alone(after := text.rsplit("####", 1)[1]):
             return after.strip()
         raise ValueError(
-            "what follows its #### is a heading or an explanation and no final answer; mark the answer by \\boxed{}, "
-            "or name the field that holds it alone in data.answer_key"
+            "what follows its #### is a heading or an explanation and no final answer; mark the answer "
+            "by \\boxed{}, or name the field that holds it alone in data.answer_key"
         )
     key = text.strip()
     if len(_WORD.findall(key)) > MOST_WORDS:
@@ -70,7 +71,11 @@ def _all_boxes(text: str) -> str:
 def _is_answer_alone(text: str) -> bool:
     """One line of few words: an answer, and no heading with text below it."""
     lines = text.strip().splitlines()
-    return len(lines) == 1 and len(_WORD.findall(lines[0])) <= MOST_WORDS // 2 and not re.match(r"\d+\.\s+[A-Z]", lines[0])
+    return (
+        len(lines) == 1
+        and len(_WORD.findall(lines[0])) <= MOST_WORDS // 2
+        and not re.match(r"\d+\.\s+[A-Z]", lines[0])
+    )
 
 
 def _without_dollars(key: str) -> str:

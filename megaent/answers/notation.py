@@ -14,11 +14,12 @@ from functools import lru_cache
 _SIGNS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/",  # noqa: RUF001
     "π": r"\pi ", "∞": r"\infty ", "°": r"^{\circ}", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ",
-    "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+    "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",  # noqa: RUF001
     "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",  # noqa: RUF001
-    "λ": r"\lambda ", "μ": r"\mu ", "µ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "ρ": r"\rho ", "σ": r"\sigma ",  # noqa: RUF001
-    "τ": r"\tau ", "δ": r"\delta ", "ε": r"\epsilon ", "Δ": r"\Delta ", "∠": "", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
-    "⌈": r"\lceil ", "⌉": r"\rceil ", "′": "'", "’": "'", "‘": "'", "⁄": "/", "∕": "/", "％": "%", "√": r"\sqrt ",  # noqa: RUF001
+    "λ": r"\lambda ", "μ": r"\mu ", "µ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ",
+    "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ", "δ": r"\delta ", "ε": r"\epsilon ", "Δ": r"\Delta ",  # noqa: RUF001
+    "∠": "", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "√": r"\sqrt ",
+    "′": "'", "’": "'", "‘": "'", "⁄": "/", "∕": "/", "％": "%",  # noqa: RUF001
     "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
     "⅕": r"\frac{1}{5}", "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}", "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}",
     "⅚": r"\frac{5}{6}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}",
@@ -34,14 +35,15 @@ _PLAIN_GROUPED = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d]|,\d)")
 
 _MARKUP = (
     # What encloses all of it, or only places it.
-    (re.compile(r"\\(?:boxed|fbox|framebox|mathbf|boldsymbol|bm|mathit|emph|underline|mathsf|mathnormal)(?=\s*\{)"), ""),
+    (re.compile(r"\\(?:boxed|fbox|framebox|emph|underline)(?=\s*\{)"), ""),
+    (re.compile(r"\\(?:mathbf|boldsymbol|bm|mathit|mathsf|mathnormal)(?=\s*\{)"), ""),
     (re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom)\*?\{[^{}]*\}"), " "),
     (re.compile(r"\\[hv]?phantom(?![A-Za-z])"), " "),
     (re.compile(r"\\(?:left|right|middle)(?:\s*\.|(?![A-Za-z]))"), ""),
-    (re.compile(r"\\(?:[bB]igg?[lrm]?|displaystyle|textstyle|scriptstyle|limits|nolimits|bf|rm|it)(?![A-Za-z])"), ""),
+    (re.compile(r"\\(?:[bB]igg?[lrm]?|(?:display|text|script)style|(?:no)?limits|bf|rm|it)(?![A-Za-z])"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
-    (re.compile(r"\\(?:text(?:rm|bf|it|normal|sf|tt|up)|mbox|mathrm|hbox|operatorname\*?)(?=\s*\{)"), r"\\text"),
+    (re.compile(r"\\(?:text(?:rm|bf|it|normal|sf|tt|up)|[mh]box|mathrm|operatorname\*?)(?=\s*{)"), r"\\text"),
     (re.compile(r"\\(?:leqslant|leqq|leq)(?![A-Za-z])"), r"\\le"),
     (re.compile(r"\\(?:geqslant|geqq|geq)(?![A-Za-z])"), r"\\ge"),
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
@@ -96,7 +98,7 @@ def rewrite(text: str) -> str:
 
 
 def join_digits(text: str) -> str:
-    """``1{,}234``, ``1,\\!234``, ``19\\,200`` without separators; commas alone are read by ``join_commas``."""
+    """``1{,}234``, ``1,\\!234``, ``19\\,200`` without separators; for commas see ``join_commas``."""
     return _GROUPED.sub(lambda found: "".join(re.findall(r"\d", found.group())), text)
 
 
@@ -113,7 +115,7 @@ def join_commas(text: str, *, in_brackets: bool = False) -> str:
 
 
 def plain(text: str) -> str:
-    """``rewrite`` without spaces and braces that change nothing: texts that are written alike are the same."""
+    """``rewrite`` without spaces and idle braces: texts that are written alike are the same."""
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", join_commas(rewrite(text)))
     return re.sub(r"(?<=[\^_])\{(-?\w+)\}|\{(\w)\}", r"\1\2", text)
 

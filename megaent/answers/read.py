@@ -7,89 +7,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from megaent.answers.notation import join_commas, rewrite
-from megaent.answers.tree import FUNCTIONS, GREEK, Tree, Unreadable, base_of, parse
+from megaent.answers.reading import EMPTY, REALS, Items, Matrix, Quantity, Reading, Relation, Union
+from megaent.answers.tokens import FUNCTIONS, GREEK, Tree, Unreadable, base_of
+from megaent.answers.tree import parse
 from megaent.answers.units import is_known
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """An expression, with what is written around it."""
-
-    tree: Tree
-    unit: str = ""  # as written: "cm^2", "dogs"
-    is_percent: bool = False
-    base: int | None = None  # that an index names; ``tree`` then holds the value, ``digits`` the digits
-    digits: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    text: str  # without case, punctuation and markup
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """Several answers: a list without brackets ("", in any order), ``{...}`` likewise, or in brackets, in order."""
-
-    opening: str  # "", "{", "(", "["
-    closing: str
-    items: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    parts: tuple[Reading, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    rows: tuple[tuple[Reading, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """``x = 5``, ``3 < x \\le 4``: one sign between each two sides; the first side may be missing."""
-
-    sides: tuple[Reading | None, ...]
-    signs: tuple[str, ...]  # of = < > \\le \\ge \\ne \\approx \\in
-
-
-Reading = Quantity | Word | Items | Union | Matrix | Relation
-
-EMPTY = Word("no solution")
-REALS = Items("(", ")", (Quantity(("neg", ("const", "inf"))), Quantity(("const", "inf"))))
-_EMPTY_WORDS = frozenset(
-    {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "empty", "none",
-     "emptyset", "there are no solutions"}
-)  # fmt: skip
+from megaent.answers.words import read_word
 
 _LEAD = re.compile(
     r"^(?:(?:\\text\s*\{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice|value|result)(?:\s+is)?\s*:?\s*\}?\s*"
     r"(?=[\\\d($A-Z\[-]|\w+$)|=\s*|\\approx\s*|\\text\s*\{\s*(?:about|approximately|is)\s*\}\s*|(?:about|approximately)\s+)",
     re.IGNORECASE,
 )
-_OPEN, _CLOSE = ("(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\langle", "\\begin"), (")", "]", "}", "\\}", "\\rfloor", "\\rceil", "\\rangle", "\\end")
+_OPEN, _CLOSE = (
+    ("(", "[", "{", "\\{", "\\lfloor", "\\lceil", "\\langle", "\\begin"),
+    (")", "]", "}", "\\}", "\\rfloor", "\\rceil", "\\rangle", "\\end"),
+)
 _PIECE = re.compile(r"\\text\s*\{[^{}]*\}|\\(?:[A-Za-z]+|.)|[A-Za-z]+|.", re.DOTALL)
 _JOIN = re.compile(r"\\text\s*\{[\s,]*(?:and|or)[\s,]*\}|and|or|\\(?:lor|vee|land|wedge)", re.IGNORECASE)
 SIGNS = ("=", "<", ">", "\\le", "\\ge", "\\ne", "\\approx", "\\in", "\\equiv", "\\notin", "\\to", "\\implies")
-_MATRIX = re.compile(r"^\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\s*\{\1\}$", re.DOTALL)
-_ENCLOSED_ARRAY = re.compile(r"^[(\[]\s*(\\begin\s*\{(?:array|matrix|smallmatrix)\}.*\\end\s*\{\w+\})\s*[)\]]$", re.DOTALL)
-_BASE = re.compile(r"^(-?)\s*\(?\s*(?:\\text\s*\{)?([0-9][0-9A-Fa-f]*|[A-F]+[0-9][0-9A-F]*)\}?\s*\)?\s*_\s*(\d|\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\text\s*\{[^{}]*\})$")
-_BASE_WORDS = re.compile(r"^(-?)\s*()([0-9A-Fa-f]+)\s*(?:\\text\s*\{)?\s*\(?(?:in )?base\s*[-\s]?\s*(\w+)\s*\)?\s*\}?$")
+_MATRIX = re.compile(
+    r"^\\begin\s*\{([pbvBV]?matrix|array|smallmatrix)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\s*\{\1\}$", re.DOTALL
+)
+_ENCLOSED_ARRAY = re.compile(
+    r"^[(\[]\s*(\\begin\s*\{(?:array|matrix|smallmatrix)\}.*\\end\s*\{\w+\})\s*[)\]]$", re.DOTALL
+)
+_BASE = re.compile(
+    r"^(-?)\s*\(?\s*(?:\\text\s*\{)?([0-9][0-9A-Fa-f]*|[A-F]+[0-9][0-9A-F]*)\}?\s*\)?\s*_\s*(\d|\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\text\s*\{[^{}]*\})$"
+)
+_BASE_WORDS = re.compile(
+    r"^(-?)\s*()([0-9A-Fa-f]+)\s*(?:\\text\s*\{)?\s*\(?(?:in )?base\s*[-\s]?\s*(\w+)\s*\)?\s*\}?$"
+)
 _MIXED = re.compile(r"(?<![\d.\w/)}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|per\s?cent)\s*\}|\bper\s?cent)\s*$", re.IGNORECASE)
-_TEXT_END = re.compile(r"\s*\\text\s*\{([^{}]*)\}\s*(\^\s*(?:\{\s*[23]\s*\}|[23]))?\s*(?:/\s*\\text\s*\{([^{}]*)\}(\^\s*\{?[23]\}?)?)?\s*$")
-_WORDS_END = re.compile(r"(?<=[\d)}\]!])(\s*)(?<![\\A-Za-z])([A-Za-z][A-Za-z.'\- /]*[A-Za-z.]|[A-Za-z]{2})\s*(\^\s*\{?[23]\}?)?\s*$")
+_TEXT_END = re.compile(
+    r"\s*\\text\s*\{([^{}]*)\}\s*(\^\s*(?:\{\s*[23]\s*\}|[23]))?\s*(?:/\s*\\text\s*\{([^{}]*)\}(\^\s*\{?[23]\}?)?)?\s*$"
+)
+_WORDS_END = re.compile(
+    r"(?<=[\d)}\]!])(\s*)(?<![\\A-Za-z])"
+    r"([A-Za-z][A-Za-z.'\- /]*[A-Za-z.]|[A-Za-z]{2})\s*(\^\s*\{?[23]\}?)?\s*$"
+)
 _DEGREE_END = re.compile(r"\s*\\deg\s*([CF]?)\s*$")
 _MONEY = re.compile(r"^(-?)\s*(?:\\\$|\\text\s*\{\s*\\?\$\s*\})\s*|\s*(?:\\\$)$")
-_LETTERS = re.compile(r"[A-Za-z][A-Za-z'\- ]*[A-Za-z.]")
 _HEDGE = re.compile(r"\d|\b(?:or|not|maybe|either|if|unless|possibly)\b", re.IGNORECASE)
-_CHOICE = re.compile(r"(?:\(([A-H])\)|([A-H])[.:)])\s*\S")
-_PRODUCTS = tuple(map(frozenset, ("abcd", "xyzw", "pqrs", "ijk", "lmnk", "uvw")))
 
 
 @lru_cache(maxsize=65536)
@@ -111,7 +74,7 @@ def _read(text: str) -> Reading:
     text = text.strip()
     if not text:
         raise Unreadable("nothing there")
-    if (word := _word(text)) is not None:
+    if (word := read_word(text)) is not None:
         return word
     text = join_commas(text, in_brackets=any(bracket in text for bracket in "([") or "\\{" in text)
     parts = list(split(text, (",", ";"), joins=True))
@@ -125,7 +88,11 @@ def _list(parts: list[str]) -> Items:
         raise Unreadable("an empty place in a list")
     items = [_read(part) for part in parts]
     first = items[0]
-    if isinstance(first, Relation) and first.signs == ("=",) and not any(isinstance(i, Relation) for i in items[1:]):
+    if (
+        isinstance(first, Relation)
+        and first.signs == ("=",)
+        and not any(isinstance(i, Relation) for i in items[1:])
+    ):
         # x = 2, 3 means x = 2 and x = 3.
         items = [first, *(Relation((first.sides[0], item), first.signs) for item in items[1:])]
     return Items("", "", tuple(expand(items)))
@@ -211,7 +178,7 @@ def _group(text: str) -> Reading:
             raise Unreadable("a set by a condition")
         return Items("{", "}", tuple(expand([_read(part) for part in parts])))
     if len(parts) == 1:
-        if (opening, closing) == ("(", ")") and (word := _word(inner)) is not None:
+        if (opening, closing) == ("(", ")") and (word := read_word(inner)) is not None:
             return word
         return _quantity(text)
     return Items(opening, closing, tuple(_relation(part) for part in parts))
@@ -219,7 +186,12 @@ def _group(text: str) -> Reading:
 
 def _brackets(text: str) -> tuple[str, str, str] | None:
     """(opening, inside, closing) of brackets that enclose all of the text."""
-    for opening, closings in (("\\{", ("\\}",)), ("\\langle", ("\\rangle",)), ("(", (")", "]")), ("[", ("]", ")"))):
+    for opening, closings in (
+        ("\\{", ("\\}",)),
+        ("\\langle", ("\\rangle",)),
+        ("(", (")", "]")),
+        ("[", ("]", ")")),
+    ):
         for closing in closings:
             if text.startswith(opening) and text.endswith(closing) and _is_one_group(text):
                 inner = text[len(opening) : len(text) - len(closing)]
@@ -230,7 +202,7 @@ def _brackets(text: str) -> tuple[str, str, str] | None:
 
 def _is_one_group(text: str) -> bool:
     depth = 0
-    pieces = [found for found in _PIECE.finditer(text)]
+    pieces = list(_PIECE.finditer(text))
     for found in pieces[:-1]:
         depth += (found.group() in _OPEN) - (found.group() in _CLOSE)
         if depth == 0:
@@ -267,55 +239,6 @@ def split(text: str, marks: tuple[str, ...], *, joins: bool = False, keep: bool 
 
 
 # ---------------------------------------------------------------- words and quantities
-
-
-def _word(text: str) -> Reading | None:
-    """A text that is nothing but words; a letter alone is a symbol, and so is a short product of letters."""
-    if text in ("\\emptyset", "\\{\\}", "\\{ \\}"):
-        return EMPTY
-    is_upright = "\\text" in text
-    bare = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text) if is_upright else text
-    bare = bare.replace("\\", " ") if re.fullmatch(r"[^\\]*(?:\\ [^\\]*)*", bare) else bare
-    bare = " ".join(bare.split()).strip(".,;:!")
-    if bare.startswith("(") and bare.endswith(")") and "(" not in bare[1:]:
-        bare = bare[1:-1].strip()
-    if len(bare) == 1 and bare.isalpha():
-        return Quantity(parse(bare))
-    if (choice := _CHOICE.match(bare)) and not re.search(r"\b(?:or|and)\b|[,;=]", bare):
-        return Quantity(parse(choice.group(1) or choice.group(2)))
-    if is_upright and re.fullmatch(r"[A-Za-z][A-Za-z ]+(?:,\s*[A-Za-z ]+)+", bare) and "text" in text[:6]:
-        return Items("", "", tuple(Word(" ".join(part.casefold().split())) for part in bare.split(",")))
-    if is_upright and re.fullmatch(r"[A-Z](?:\s*(?:,|and)\s*[A-Z])+", bare):
-        return Items("", "", tuple(Quantity(parse(letter)) for letter in re.findall(r"\b[A-Z]\b", bare)))
-    if not _is_words(bare, is_upright=is_upright):
-        return None
-    words = re.sub(r"[^\w\s]", " ", bare.casefold()).split()
-    joined = " ".join(words[1:] if words[0] in ("a", "an", "the") and len(words) > 1 else words)
-    if joined in ("infinity", "positive infinity", "negative infinity"):
-        return Quantity(("neg", ("const", "inf")) if joined[0] == "n" else ("const", "inf"))
-    if joined in ("all real numbers", "all reals", "all real"):
-        return REALS
-    return EMPTY if joined in _EMPTY_WORDS else Word(joined)
-
-
-def _is_words(bare: str, *, is_upright: bool) -> bool:
-    if is_upright and re.fullmatch(r"[A-Za-z][\w'’\-.\s:]*", bare):
-        return True
-    if not _LETTERS.fullmatch(bare):
-        return False
-    runs = re.findall(r"[A-Za-z]+", bare)
-    if any(run in FUNCTIONS | GREEK | {"sqrt", "pi", "infty", "infinity", "inf", "and", "or"} for run in runs):
-        return False
-    return any(not _is_product(run) for run in runs)
-
-
-def _is_product(run: str) -> bool:
-    """Letters beside each other that are factors: ``x``, ``xy``, ``abc``, but neither ``AB`` nor ``east``."""
-    if len(run) == 1:
-        return True
-    return run.islower() and (len(run) == 2 and run not in ("no", "so", "is", "on", "in", "it", "up", "us")) or any(
-        set(run) <= letters and len(set(run)) == len(run) for letters in _PRODUCTS
-    )
 
 
 def _quantity(text: str) -> Quantity:
@@ -364,7 +287,7 @@ def _without_unit(text: str) -> tuple[str, str]:
         if _HEDGE.search(re.sub(r"\^\s*\{?\d\}?", "", words)):
             raise Unreadable("words that are no unit")
         before, more = _without_unit(text[: found.start()]) if found.start() else ("", "")
-        return before, f"{more} {words}".strip() if not unit else unit
+        return before, unit or f"{more} {words}".strip()
     if (found := _WORDS_END.search(text)) and _is_unit(found.group(2), is_apart=bool(found.group(1))):
         return text[: found.start(1)], found.group(2) + _exponent(found.group(3))
     return text, unit
@@ -379,7 +302,9 @@ def _is_unit(words: str, *, is_apart: bool) -> bool:
         raise Unreadable("words that are no unit")
     if all(len(run) == 1 for run in runs):
         return False
-    return is_known(words) or (is_apart and any(len(run) > 2 and re.search("[aeiouy]", run.lower()) for run in runs))
+    return is_known(words) or (
+        is_apart and any(len(run) > 2 and re.search("[aeiouy]", run.lower()) for run in runs)
+    )
 
 
 def _exponent(text: str | None) -> str:

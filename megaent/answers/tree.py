@@ -12,76 +12,31 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-Tree = tuple
+from megaent.answers.tokens import (
+    FUNCTIONS,
+    GREEK,
+    MOST_DIGITS,
+    NAMES,
+    Tree,
+    Unreadable,
+    number,
+    repeating,
+    tokenize,
+)
 
-MOST_DIGITS = 400  # of one number
 DEEPEST = 60  # nested groups
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth ln log exp lg max min gcd lcm".split()
-)
-GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi "
-    "psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega hbar ell".split()
-)
-_NAMES = {"arc": "", "tg": "tan", "ctg": "cot", "cosec": "csc", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
-_PLAIN_WORDS = FUNCTIONS | GREEK | {"sqrt", "pi", "infty", "infinity", "inf", *_NAMES} - {"arc"}
 
-_TOKEN = re.compile(
-    r"(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\d]))"
-    r"|(?P<command>\\(?:[A-Za-z]+|.))|(?P<letters>[A-Za-z]+)|(?P<sign>\S)"
-)
 _DIFFERENTIAL = re.compile(r"d(?:\^\{?\d\}?)?(?:\\?[A-Za-z]+(?:_\w|_\{[^{}]*\})?)(?:\^\{?\d\}?)?")
-_DIGIT_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
-
-
-class Unreadable(ValueError):
-    """This text is not one expression that is understood here."""
 
 
 def parse(text: str) -> Tree:
     """The tree of the whole text; raises Unreadable."""
-    reader = _Reader(_tokens(text))
+    reader = _Reader(tokenize(text))
     tree = reader.sum(0)
     if reader.token is not None:
         raise Unreadable(f"unexpected {reader.token!r}")
     return tree
-
-
-def base_of(text: str) -> int | None:
-    """8 for ``8``, ``{8}``, ``{\\text{eight}}``: the base that a number's index names."""
-    word = re.sub(r"\\text|[{}\s]", "", text)
-    base = int(word) if re.fullmatch(r"\d{1,2}", word) else _DIGIT_WORDS.get(word.lower(), 0)
-    return base if 2 <= base <= 36 else None
-
-
-def number(text: str) -> Tree:
-    """The leaf of a decimal numeral, with an exponent of ten or without."""
-    if len(text) > MOST_DIGITS:
-        raise Unreadable("a number of too many digits")
-    digits, _, exponent = text.lower().partition("e")
-    if abs(int(exponent or 0)) > MOST_DIGITS * 10:
-        raise Unreadable("a number of too many digits")
-    places = len(digits.partition(".")[2])
-    scale = Fraction(10) ** int(exponent or 0)
-    is_rounded = places > 0 or bool(exponent)
-    value = Fraction(int(digits.replace(".", "") or 0), 10**places) * scale
-    return ("num", value, scale / 10**places if is_rounded else None)
-
-
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    for found in _TOKEN.finditer(text):
-        word = found.group()
-        if found.lastgroup != "letters":
-            tokens.append(word)
-        elif word in ("Pi", "PI"):
-            tokens.append("\\pi")
-        elif word in _PLAIN_WORDS:
-            tokens.append("\\" + word)
-        else:
-            tokens.extend(word)
-    return tokens
 
 
 class _Reader:
@@ -228,7 +183,7 @@ class _Reader:
         tree = number(token)
         if self.token in ("\\overline", "\\bar", "\\dot") and "." in token:
             self._next()
-            return _repeating(token, self._digits())
+            return repeating(token, self._digits())
         if self.token == "_":
             raise Unreadable("a number with an index")
         return tree
@@ -294,8 +249,8 @@ class _Reader:
             if inner[0] != "sym":
                 raise Unreadable(f"\\{name} over an expression")
             return ("sym", f"{name} {inner[1]}{self._index()}")
-        if name in FUNCTIONS or name in _NAMES:
-            return self._call(_NAMES.get(name) or name, depth)
+        if name in FUNCTIONS or name in NAMES:
+            return self._call(NAMES.get(name) or name, depth)
         raise Unreadable(f"unknown \\{name}")
 
     def _fraction(self, depth: int) -> Tree:
@@ -303,7 +258,10 @@ class _Reader:
         above = self._argument(depth)
         middle = self._place
         below = self._argument(depth)
-        words = ["".join(w for w in t if w not in "{}") for t in (self._tokens[start:middle], self._tokens[middle:self._place])]
+        words = [
+            "".join(w for w in t if w not in "{}")
+            for t in (self._tokens[start:middle], self._tokens[middle : self._place])
+        ]
         if all(_DIFFERENTIAL.fullmatch(word) for word in words):
             return ("sym", f"{words[0]}/{words[1]}")
         return ("div", above, below)
@@ -347,14 +305,19 @@ class _Reader:
         if self._take("-"):
             return [("neg", self._arguments(name, depth + 1)[0])]
         tree = self._power(depth + 1)
-        while self._starts_factor() and self.token not in ("(", "[") and (self.token or "")[1:] not in FUNCTIONS:
+        while (
+            self._starts_factor() and self.token not in ("(", "[") and (self.token or "")[1:] not in FUNCTIONS
+        ):
             tree = ("mul", tree, self._power(depth + 1))
         return [tree]
 
 
 _ATOMS = frozenset(
-    "\\frac \\sqrt \\pi \\infty \\binom \\lfloor \\lceil \\dot \\ddot \\hat \\vec \\bar \\tilde \\inf".split()
-)
+    [
+        "\\frac", "\\sqrt", "\\pi", "\\infty", "\\binom", "\\lfloor", "\\lceil", "\\dot", "\\ddot", "\\hat",
+        "\\vec", "\\bar", "\\tilde", "\\inf",
+    ]
+)  # fmt: skip
 
 
 def _refuse(name: str) -> Tree:
@@ -369,10 +332,3 @@ def _is_mixed(left: Tree, right: Tree) -> bool:
     if above[0] != "num" or below[0] != "num" or above[2] is not None or below[2] is not None:
         return False
     return 0 < above[1] < below[1]
-
-
-def _repeating(start: str, digits: str) -> Tree:
-    """``0.1\\overline{6}`` as 1/6."""
-    places = len(start.partition(".")[2])
-    value = number(start)[1] + Fraction(int(digits), (10 ** len(digits) - 1) * 10**places)
-    return ("num", value, None)

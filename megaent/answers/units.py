@@ -1,6 +1,6 @@
 """What a quantity is measured in: ``cm^2``, ``square centimetres``, ``miles per hour``, ``dogs``.
 
-Units that are known have a dimension and a size, so 5 m is 500 cm and not 5 cm; of others the words are compared.
+Units that are known have a dimension and a size, so 5 m is 500 cm and not 5 cm; of others the words count.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ _KNOWN: dict[str, dict[str, str]] = {
         "mm millimeter millimetre": "1/1000", "nm nanometer": "1/1000000000", "in inch inche": "0.0254",
         "ft foot feet": "0.3048", "yd yard": "0.9144", "mi mile": "1609.344",
     },
-    "mass": {"g gram": "1", "kg kilogram": "1000", "mg milligram": "1/1000", "lb pound": "453.59237", "oz ounce": "28.349523125",
-             "ton tonne": "1000000"},
-    "time": {"s sec second": "1", "min minute": "60", "h hr hour": "3600", "day": "86400", "week": "604800", "ms": "1/1000",
-             "month": "2629746", "yr year": "31556952"},
+    "mass": {"g gram": "1", "kg kilogram": "1000", "mg milligram": "1/1000", "lb pound": "453.59237",
+             "oz ounce": "28.349523125", "ton tonne": "1000000"},
+    "time": {"s sec second": "1", "min minute": "60", "h hr hour": "3600", "day": "86400", "week": "604800",
+             "ms": "1/1000", "month": "2629746", "yr year": "31556952"},
     "money": {"dollar usd buck": "1", "cent ¢": "1/100"},
     "euro": {"euro eur €": "1"}, "sterling": {"£ gbp": "1"},
     "angle": {"deg degree": "1", "radian rad": "57.29577951308232"},
     "volume": {"l liter litre": "1", "ml milliliter millilitre": "1/1000", "gallon gal": "3.785411784"},
     "area": {"acre": "1", "hectare": "2.4710538146717"},
-    "temperature C": {"°c degc celsiu": "1"}, "temperature F": {"°f degf fahrenheit": "1"}, "temperature": {"kelvin": "1"},
+    "temperature C": {"°c degc celsiu": "1"}, "temperature F": {"°f degf fahrenheit": "1"},
+    "temperature": {"kelvin": "1"},
     "energy": {"j joule": "1", "kj": "1000", "erg": "1/10000000", "ev": "1.602176634e-19"},
     "power": {"w watt": "1", "kw": "1000"}, "force": {"newton": "1"}, "voltage": {"v volt": "1"},
     "frequency": {"hz hertz": "1"}, "person": {"people person": "1"},
@@ -38,7 +39,13 @@ _UNITS = {
     for word in words.split()
 }
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-_WHOLE = {"mph": "mile per hour", "kph": "km per hour", "km/h": "km per hour", "kmh": "km per hour", "fps": "foot per second"}
+_WHOLE = {
+    "mph": "mile per hour",
+    "kph": "km per hour",
+    "km/h": "km per hour",
+    "kmh": "km per hour",
+    "fps": "foot per second",
+}
 _NOTHING = frozenset({"unit", "of", "a", "the", "in", "total", "exactly", "each", "about"})
 
 

@@ -56,7 +56,13 @@ def show(findings: Findings, count: int, console: Console) -> None:
     console.print(Text(_counts(findings)))
     _table(console, "Rows without a key", ("where", "why"), findings.unusable, count)
     unread = [(case.place, case.key) for case in findings.unread_keys()]
-    _table(console, "Keys that are not understood: compared as text, and by math-verify", ("where", "key"), unread, count)
+    _table(
+        console,
+        "Keys that are not understood: compared as text, and by math-verify",
+        ("where", "key"),
+        unread,
+        count,
+    )
     disagreements = [_disagreement(judged) for judged in findings.disagreements()]
     columns = ("where", "key", "response", "we", "default")
     _table(console, "Grades on which math-verify's defaults disagree", columns, disagreements, count)
@@ -66,15 +72,20 @@ def show(findings: Findings, count: int, console: Console) -> None:
     _table(console, "Answers that are not understood", ("where", "key", "answer"), answers, count)
     graded = ("where", "key", "characters", "response")
     _table(console, "The shortest paid responses", graded, map(_length, findings.shortest_paid(count)), count)
-    _table(console, "The longest unpaid responses", graded, map(_length, findings.longest_unpaid(count)), count)
+    _table(
+        console, "The longest unpaid responses", graded, map(_length, findings.longest_unpaid(count)), count
+    )
 
 
 def _counts(findings: Findings) -> str:
     kinds = ", ".join(f"{number} {kind}" for kind, number in findings.kinds().most_common())
-    lines = [f"{len(findings.cases) + len(findings.unusable)} rows, {len(findings.unusable)} without a key; distinct keys: {kinds}"]
+    rows, unusable = len(findings.cases) + len(findings.unusable), len(findings.unusable)
+    lines = [f"{rows} rows, {unusable} without a key; distinct keys: {kinds}"]
     if findings.has_responses:
         paid = sum(judged.grade.correct for judged in findings.judged)
-        lines.append(f"{len(findings.judged)} responses, {paid} paid, {findings.unanswered()} without an answer")
+        lines.append(
+            f"{len(findings.judged)} responses, {paid} paid, {findings.unanswered()} without an answer"
+        )
     return "\n".join(lines)
 
 
@@ -92,7 +103,9 @@ def _end(case: Case) -> str:
     return text if len(text) <= _END else f"…{text[-_END:]}"
 
 
-def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], count: int) -> None:
+def _table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], count: int
+) -> None:
     """The first ``count`` rows, and how many there are; nothing for none."""
     rows = list(rows)
     console.print()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from megaent.answers.find import TAIL, find_answer
 from megaent.answers.key import read_key
-from megaent.answers.read import Items, Matrix, Quantity, Relation, Union, Word, read
+from megaent.answers.read import read
+from megaent.answers.reading import Items, Matrix, Quantity, Relation, Union, Word
 from megaent.data.jsonl import ANSWER_KEYS, QUESTION_KEYS
 from megaent.errors import DataError
 from megaent.reward.checker_pool import CheckerPool
@@ -77,7 +78,9 @@ class Findings:
         return sorted(self._of_responses(correct=True), key=lambda judged: len(judged.case.response))[:count]
 
     def longest_unpaid(self, count: int) -> list[Judged]:
-        return sorted(self._of_responses(correct=False), key=lambda judged: -len(judged.case.response))[:count]
+        return sorted(self._of_responses(correct=False), key=lambda judged: -len(judged.case.response))[
+            :count
+        ]
 
     def _of_responses(self, *, correct: bool) -> list[Judged]:
         return [j for j in self.judged if not j.case.is_key and j.grade.correct is correct]
@@ -118,9 +121,13 @@ def _objects(path: Path) -> Iterator[tuple[str, object]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}; audit takes a .jsonl or .json file, or a run") from error
+        raise DataError(
+            f"{path} cannot be read: {error}; audit takes a .jsonl or .json file, or a run"
+        ) from error
     if text.lstrip().startswith("["):
-        yield from ((f"row {number}", fields) for number, fields in enumerate(_json(text, f"{path}"), start=1))
+        yield from (
+            (f"row {number}", fields) for number, fields in enumerate(_json(text, f"{path}"), start=1)
+        )
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -192,5 +199,5 @@ def _kind(key: str) -> str:
     return "not understood" if reading is None else _KINDS[type(reading)]
 
 
-def _first_of_each(cases: Iterable[Case], by) -> list[Case]:  # noqa: ANN001
+def _first_of_each(cases: Iterable[Case], by: Callable[[Case], str]) -> list[Case]:
     return list({by(case): case for case in reversed(list(cases))}.values())[::-1]

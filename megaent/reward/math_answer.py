@@ -1,8 +1,8 @@
 """Mathematical answers: found in the text by position, compared by what they mean.
 
 ``megaent.answers`` reads and decides nearly all of them; what it cannot read goes to checker processes
-(``checker_pool``), each distinct question once a call. An answer that is equal to the key but was taken over from
-the question as it stood there is refused.
+(``checker_pool``), each distinct question once a call. An answer that is equal to the key but was taken over
+from the question as it stood there is refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The child program of ``checker_pool``: compares one answer a line with its key, under hard limits.
 
 It is run by path and imports nothing of megaent. A line is ``{"key", "answer", "cpu_s"}``, the reply is
-``{"correct", "note", "last"}``, where ``last`` says that this process ends now. With the argument ``defaults``
-"answer" is a whole response, in which math-verify finds the answer itself.
+``{"correct", "note", "last"}``, where ``last`` says that this process ends now. With the argument
+``defaults`` "answer" is a whole response, in which math-verify finds the answer itself.
 
 Answers are read by math-verify's LaTeX grammar and never evaluated as Python: its other parser, for plain
 expressions, ends in sympy's ``parse_expr``, which evaluates, and is not used. The limits are the
@@ -73,7 +73,9 @@ def _compare_by_defaults(key: str, response: str) -> dict[str, object]:
     import math_verify
 
     answer = math_verify.parse(response, parsing_timeout=0)
-    correct = math_verify.verify(math_verify.parse(f"${key}$", parsing_timeout=0), answer, timeout_seconds=None)
+    correct = math_verify.verify(
+        math_verify.parse(f"${key}$", parsing_timeout=0), answer, timeout_seconds=None
+    )
     return {"correct": bool(correct), "note": "" if answer else "answer not understood", "last": False}
 
 

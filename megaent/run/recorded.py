@@ -31,8 +31,8 @@ def recorded_responses(path: Path) -> list[Recorded]:
     file = path / "responses.md"
     if not file.is_file():
         raise DataError(
-            f"{path} holds no responses.md; a run writes it when run.responses_kept is above 0, and nothing else of "
-            "a run holds its responses"
+            f"{path} holds no responses.md; a run writes it when run.responses_kept is above 0, and nothing "
+            "else of a run holds its responses"
         )
     lines = file.read_text(encoding="utf-8").split("\n")
     return list(_read(lines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from megaent.answers import value
+from megaent.answers import number, value
 from megaent.answers.compare import canonical, equal
 
 # One line each: what the key is, then what says the same, then what does not.
@@ -26,7 +26,10 @@ CASES: dict[str, tuple[str, str]] = {
         "\\frac{-7}{3} | \\frac{7}{-3} | -2\\frac{1}{3} | -7/3 | \u22127/3 | -2.\\overline{3}",
         r"\frac{7}{3} | -2.33 | -2.3333333333 | 2\frac{1}{3}",
     ),
-    r"3\frac{1}{4}": (r"\frac{13}{4} | 3 1/4 | 3 \frac14 | 3.25 | 3 + \frac{1}{4}", r"\frac{3}{4} | 3 | 31/4 | 3.2"),
+    r"3\frac{1}{4}": (
+        r"\frac{13}{4} | 3 1/4 | 3 \frac14 | 3.25 | 3 + \frac{1}{4}",
+        r"\frac{3}{4} | 3 | 31/4 | 3.2",
+    ),
     "2 1/2": (r"2.5 | \frac52", "2 | 21/2 | 1/2"),
     "0.35": (r".35 | 0.350 | 35\% | \frac{7}{20} | 3.5 \times 10^{-1} | 3.5e-1", "0.36 | 0.3 | 0,35 | 35"),
     "6.4e23": (
@@ -47,7 +50,10 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     r"\frac{\pi}{3}": ("\\pi/3 | \\frac13\\pi | \u03c0/3", r"1.0472 | 60^\circ | \frac{3}{\pi}"),
     r"18\pi": ("18*pi | 18 pi | 18\u03c0 | 18\\cdot\\pi", r"18 | 56.5 | 18\pi^2"),
-    r"45^\circ": ("45\u00b0 | 45 | 45 degrees | 45\\text{ degrees} | 45^{\\circ}.", r"54^\circ | \frac{\pi}{4}"),
+    r"45^\circ": (
+        "45\u00b0 | 45 | 45 degrees | 45\\text{ degrees} | 45^{\\circ}.",
+        r"54^\circ | \frac{\pi}{4}",
+    ),
     "(3,-4)": (
         r"(3, -4) | (3,~-4) | \left(3,-4\right) | (x,y) = (3,-4) | \langle 3,-4\rangle | (3.0,\,-4).",
         r"(-4,3) | (3,4) | [3,-4] | \{3,-4\} | 3 | (3,-4,0) | (3,-4]",
@@ -142,7 +148,7 @@ def test_the_question_says_what_may_be_left_to_it() -> None:
 
 def test_a_value_beyond_all_writing_equals_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     value.evaluate.cache_clear()
-    monkeypatch.setattr(value, "_MOST_BITS", 8)
+    monkeypatch.setattr(number, "_MOST_BITS", 8)
     assert equal("5", "2^{30}") is False
     assert equal("5", "\\frac{2^{30}}{1}") is False
     value.evaluate.cache_clear()

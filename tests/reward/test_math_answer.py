@@ -42,10 +42,18 @@ def grade(reward: Reward, key: str, *texts: str) -> list[Grade]:
 @pytest.mark.parametrize(
     ("key", "equal", "different"),
     [
-        ("18", ["\\boxed{18}", "The answer is 18 eggs.", "\\boxed{\\$18}", "\\boxed{36/2}"], ["\\boxed{81}", "18 eggs"]),
+        (
+            "18",
+            ["\\boxed{18}", "The answer is 18 eggs.", "\\boxed{\\$18}", "\\boxed{36/2}"],
+            ["\\boxed{81}", "18 eggs"],
+        ),
         ("\\frac{1}{2}", ["\\boxed{0.5}", "\\boxed{\\dfrac12}", "Answer: 1/2"], ["The answer is 2"]),
         ("[0,1)", ["\\boxed{[0, 1)}", "\\boxed{\\left[0,1\\right)}"], ["\\boxed{(0,1)}", "\\boxed{[0,1]}"]),
-        ("\\{1,2,3\\}", ["\\boxed{\\{3, 2, 1\\}}", "\\boxed{1,2,3}"], ["\\boxed{\\{1,2\\}}", "\\boxed{(1,2,3)}"]),
+        (
+            "\\{1,2,3\\}",
+            ["\\boxed{\\{3, 2, 1\\}}", "\\boxed{1,2,3}"],
+            ["\\boxed{\\{1,2\\}}", "\\boxed{(1,2,3)}"],
+        ),
         ("x^2+2x+1", ["\\boxed{(x+1)^2}", "\\boxed{1+2x+x^2}"], ["\\boxed{(x-1)^2}"]),
         ("5", ["\\boxed{x=5}", "\\boxed{\\sum_{k=1}^{5} 1}"], ["\\boxed{x=6}", "\\boxed{\\sum_{k=1}^{5} 2}"]),
         ("\\text{June}", ["\\boxed{\\text{June}}"], ["\\boxed{\\text{July}}"]),
@@ -118,7 +126,9 @@ def test_what_the_question_asks_to_be_done_is_no_answer(
         ("With probability 0.5 it rains. How likely is it dry?", "\\frac{1}{2}", "0.5"),
     ],
 )
-def test_a_key_that_stands_in_the_question_is_paid(reward: Reward, question: str, key: str, answer: str) -> None:
+def test_a_key_that_stands_in_the_question_is_paid(
+    reward: Reward, question: str, key: str, answer: str
+) -> None:
     [only] = reward.grade([asked(question, key, f"\\boxed{{{answer}}}")])[0].grades
     assert only.correct
 
@@ -140,7 +150,9 @@ def obeying() -> Iterator[MathAnswer]:
         ("\\leave", "the checker ended with code 3"),
     ],
 )
-def test_an_answer_that_ends_its_checker_spoils_no_other(obeying: MathAnswer, command: str, note: str) -> None:
+def test_an_answer_that_ends_its_checker_spoils_no_other(
+    obeying: MathAnswer, command: str, note: str
+) -> None:
     good, bad = "\\boxed{\\fine}", f"\\boxed{{{command}}}"
     groups = obeying.grade([group("5", good, bad, good), group("7", bad), group("8", good)])
     assert [[g.correct for g in x.grades] for x in groups] == [[True, False, True], [False], [True]]
