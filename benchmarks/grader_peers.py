@@ -1,4 +1,4 @@
-"""The graders that ``graders.py`` compares, each as a function of responses; imports wait until one is chosen."""
+"""The graders that ``graders.py`` compares, each as a function of responses; each imported when chosen."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """How graders of mathematical answers do on the same responses, made from the keys of real data sets.
 
-    python benchmarks/graders.py make DATA RESPONSES [--most 300]     responses as JSON lines, from a folder of data
+    python benchmarks/graders.py make DATA RESPONSES [--most 300]     JSON lines, from a folder of data
     python benchmarks/graders.py grade RESPONSES VERDICTS --grader NAME [--source FOLDER]
-    python benchmarks/graders.py show VERDICTS…  [--by set|form|wrong]
+    python benchmarks/graders.py show VERDICTS… [--by set|form|wrong]
 
 DATA holds .jsonl and .json files of questions and keys; how keys are read is megaent's. ``grade`` runs in any
 interpreter that has the grader: megaent, math_verify, trl, verl_math_verify, verl_prime, verl_math_reward,
-verl_math_dapo; for TRL and verl ``--source`` names a folder with their unpacked wheels, whose grading files are loaded alone.
+verl_math_dapo; for TRL and verl ``--source`` names a folder with their unpacked wheels, whose grading files
+are loaded alone.
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 COLUMNS = {
-    "placed": "box placed", "notation": "box, notation", "stated": "no box, stated",
-    "perturbed": "perturbed paid", "hedged": "hedged paid", "unstated": "unstated paid", "copied": "copied paid",
-}  # fmt: skip
+    "placed": "box placed",
+    "notation": "box, notation",
+    "stated": "no box, stated",
+    "perturbed": "perturbed paid",
+    "hedged": "hedged paid",
+    "unstated": "unstated paid",
+    "copied": "copied paid",
+}
 RIGHT = ("placed", "notation", "stated")
 QUESTION, ANSWER = ("question", "problem", "prompt"), ("answer", "final_answer", "solution", "target")
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -98,7 +98,7 @@ def _list(parts: list[str]) -> Items:
     return Items("", "", tuple(expand(items)))
 
 
-def expand(items: list[Reading]) -> Iterator[Reading]:
+def expand(items: Sequence[Reading]) -> Iterator[Reading]:
     """The items, ``1 \\pm 2`` as two."""
     for item in items:
         if isinstance(item, Quantity) and _has_choice(item.tree):

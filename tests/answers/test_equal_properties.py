@@ -20,8 +20,8 @@ whole = st.integers(-(10**9), 10**9)
 positive = st.integers(1, 10**6)
 SIGNS = st.text(st.sampled_from("0123456789abxyeiEC+-*/^_=<>()[]{}\\|,.:;!'% $&~\n"), max_size=60)
 _PIECES = (
-    "\\frac \\sqrt { } ( ) [ ] 1 2.5 x \\pi ^ _ \\text{cm} \\% , = < \\cup \\pm - \\infty ! \\sin \\log \\binom & \\\\ "
-    "\\begin{pmatrix} \\end{pmatrix} \\lfloor \\rfloor 0 e i \\circ or 9 77 \\overline +"
+    "\\frac \\sqrt { } ( ) [ ] 1 2.5 x \\pi ^ _ \\text{cm} \\% , = < \\cup \\pm - \\infty ! \\sin \\log "
+    "\\binom & \\\\ \\begin{pmatrix} \\end{pmatrix} \\lfloor \\rfloor 0 e i \\circ or 9 77 \\overline +"
 )
 PIECES = st.lists(st.sampled_from([*_PIECES.split(" "), " "]), max_size=14).map("".join)
 

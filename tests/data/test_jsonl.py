@@ -65,7 +65,7 @@ def test_chat_prompts_are_the_template_and_nothing_more(tmp_path: Path, byte_mod
     assert task.train[0].text == f"<user>{GSM8K['question']}\nBox it.<model>"
     assert task.decode(task.train[0].tokens) == task.train[0].text
     assert task.stop_token_ids == (0, 1)
-    assert (task.grader, task.grader_options) == ("math", {"timeout_s": 5.0})
+    assert (task.grader, task.grader_options) == ("math", {"timeout_s": 2.0})
     assert task.step_boundary == "\n\n"
 
 
