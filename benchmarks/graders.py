@@ -2,6 +2,7 @@
 
     python benchmarks/graders.py make DATA RESPONSES [--most 300]     JSON lines, from a folder of data
     python benchmarks/graders.py grade RESPONSES VERDICTS --grader NAME [--source FOLDER]
+    python benchmarks/graders.py record VERDICTS… --out FILE          what is published
     python benchmarks/graders.py show VERDICTS… [--by set|form|wrong]
 
 DATA holds .jsonl and .json files of questions and keys; how keys are read is megaent's. ``grade`` runs in any
@@ -50,8 +51,11 @@ def main() -> None:
     show = commands.add_parser("show")
     show.add_argument("verdicts", type=Path, nargs="+")
     show.add_argument("--by", choices=("set", "form", "wrong"), default="set")
+    record = commands.add_parser("record")
+    record.add_argument("verdicts", type=Path, nargs="+")
+    record.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    {"make": _make, "grade": _grade, "show": _show}[options.command](options)
+    {"make": _make, "grade": _grade, "show": _show, "record": _record}[options.command](options)
 
 
 # ---------------------------------------------------------------- responses
@@ -148,11 +152,18 @@ def _run(
     return [verdicts[n] for n in range(len(responses))], seconds, versions(name, source)
 
 
+def _record(options: argparse.Namespace) -> None:
+    """All graders in one file, without a word of the data: how many of each form were paid."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in options.verdicts]
+    lines = [json.dumps({key: value for key, value in one.items() if key != "misses"}) for one in found]
+    options.out.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
 # ---------------------------------------------------------------- tables
 
 
 def _show(options: argparse.Namespace) -> None:
-    records = [json.loads(path.read_text()) for path in options.verdicts]
+    records = [found for path in options.verdicts for found in _found(path)]
     if options.by == "wrong":
         for record in records:
             _print_wrong(record)
@@ -174,8 +185,13 @@ def _show(options: argparse.Namespace) -> None:
             _print_forms(record["counts"])
 
 
+def _found(path: Path) -> list[dict]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, list) else [found]
+
+
 def _cells(counts: list[list]) -> Iterator[str]:
-    """Per kind the share that is paid, %, the mean over forms and the worst form."""
+    """Per kind the share that is paid, %: the mean over its forms."""
     for kind in COLUMNS:
         shares = _shares(count for count in counts if count[1] == kind)
         yield f" {sum(shares.values()) / len(shares):.2f} |" if shares else " |"

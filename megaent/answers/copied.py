@@ -30,7 +30,7 @@ def is_copied(answer: str, *, key: str, question: str) -> bool:
     if written == _bare(key) or len(written) < _FRAGMENT or read(answer) == read(key):
         return False
     formulas, running = _formulas(question)
-    if _is_finished(read(answer), key=read(key)):
+    if _is_finished(read(answer)):
         # 0.75 where the key is a fraction: only if it is what the question shows as its formula.
         return written in formulas and _asks_for_another_form(read(answer), read(key))
     return any(_holds(formula, written) for formula in formulas) or _holds(running, written)
@@ -73,17 +73,17 @@ def _kind(tree: Tree) -> str:
     return _kind(tree[1]) if tree[0] == "neg" else tree[0]
 
 
-def _is_finished(reading: Reading | None, *, key: Reading | None) -> bool:
+def _is_finished(reading: Reading | None) -> bool:
     if isinstance(reading, Word):
         return True
     if isinstance(reading, Quantity):
         return not reading.base and _is_plain(reading.tree)
     if isinstance(reading, Items):
-        return all(_is_finished(item, key=key) for item in reading.items)
+        return all(_is_finished(item) for item in reading.items)
     if isinstance(reading, Union):
-        return all(_is_finished(part, key=key) for part in reading.parts)
+        return all(_is_finished(part) for part in reading.parts)
     if isinstance(reading, Relation):
-        return len(reading.sides) == 2 and _is_finished(reading.sides[1], key=key)
+        return all(_is_finished(side) for side in reading.sides)
     return False
 
 

@@ -19,7 +19,7 @@ from megaent.answers.words import read_word
 
 _LEAD = re.compile(
     r"^(?:(?:\\text\s*\{\s*)?(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice|value|result)(?:\s+is)?\s*:?\s*\}?\s*"
-    r"(?=[\\\d($A-Z\[-]|\w+$)|=\s*|\\approx\s*|\\text\s*\{\s*(?:about|approximately|is)\s*\}\s*|(?:about|approximately)\s+)",
+    r"(?=[\\\d.($A-Z\[-]|\w+$)|=\s*|\\approx\s*|\\text\s*\{\s*(?:about|approximately|is)\s*\}\s*|(?:about|approximately)\s+)",
     re.IGNORECASE,
 )
 _OPEN, _CLOSE = (
