@@ -110,6 +110,8 @@ class _Comparison:
             return same_quantity(*ratio, self._question)
         if isinstance(key, Quantity) and isinstance(answer, Quantity):
             return same_quantity(key, answer, self._question)
+        if isinstance(key, Matrix) and isinstance(answer, Items):
+            answer = _as_matrix(answer) or answer
         if isinstance(key, Matrix) and isinstance(answer, Matrix):
             return self._matrices(key, answer)
         if isinstance(key, Items) and key.opening in ("", "{") and len(key.items) == 1:
@@ -196,6 +198,14 @@ class _Comparison:
             # 2x = 10 does not say what x is.
             return False
         return value.proportional(ours, theirs)
+
+
+def _as_matrix(answer: Items) -> Matrix | None:
+    """``[[1, 2], [3, 4]]``: rows in brackets."""
+    rows = [
+        row.items for row in answer.items if isinstance(row, Items) and row.opening == answer.opening == "["
+    ]
+    return Matrix(tuple(rows)) if len(rows) == len(answer.items) else None
 
 
 def _all(verdicts) -> bool | None:

@@ -60,6 +60,12 @@ _LONE = re.compile(
     r"the\s+\w+\s+is|so\s+it\s+is|giving)\b[\s,:]*)*(?P<rest>.+?)[\s*_]*$",
     re.IGNORECASE | re.DOTALL,
 )
+_OR = re.compile(r"[\s$.)\\\]*]*\(?\s*or\s+(?=[$\\\d(-])", re.IGNORECASE)
+_IS_THE_ANSWER = re.compile(
+    r"(\$[^$\n]{1,200}\$|\\\([^\n]{1,200}?\\\)|\*\*[^*\n]{1,200}\*\*|(?<![-+\d.,/%])[-+\d.,/%]{1,40})"
+    r"\s+is\s+(?:the|our|my)\s+(?:final\s+|correct\s+)?answer\b",
+    re.IGNORECASE,
+)
 _CONCLUDED = re.compile(
     r"(?:^|[.!?:]\s+)(?:so|thus|hence|therefore|finally|in conclusion)\b[\s,]*(?P<rest>(?:\$|\\\(|\*\*).+)$",
     re.IGNORECASE,
@@ -93,9 +99,10 @@ def _is_taken_back(after: str, answer: str) -> bool:
         return False
     if _TAKEN_BACK.search(_CONFIRMED.sub("", after)):
         return True
-    if not _STATES.search(after):
+    alternative = _OR.match(after)
+    if alternative is None and not _STATES.search(after):
         return False
-    other = _stated(after)
+    other = _leading(after[alternative.end() :])[0] if alternative else _stated(after)
     return other is not None and equal(other, answer) is False
 
 
@@ -112,6 +119,8 @@ def _stated(text: str) -> str | None:
         if _NOT_BEFORE.search(text[max(0, found.start() - 40) : found.start()]):
             return None
         return _first_answer(text[found.end() :])
+    if concluded := _last(_IS_THE_ANSWER, text):
+        return _first_answer(concluded.group(1))
     return _lone(text)
 
 

@@ -41,7 +41,10 @@ _MARKUP = (
     (re.compile(r"\\[hv]?phantom(?![A-Za-z])"), " "),
     (re.compile(r"\\(?:left|right|middle)(?:\s*\.|(?![A-Za-z]))"), ""),
     (re.compile(r"\\(?:[bB]igg?[lrm]?|(?:display|text|script)style|(?:no)?limits|bf|rm|it)(?![A-Za-z])"), ""),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
+    (re.compile(r"^([^{}]*)\\over(?![A-Za-z])([^{}]*)$"), r"\\frac{\1}{\2}"),
+    (re.compile(r"\\(?:mathrm|text)\{([ei])\}"), r"\1 "),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
     (re.compile(r"\\(?:text(?:rm|bf|it|normal|sf|tt|up)|[mh]box|mathrm|operatorname\*?)(?=\s*{)"), r"\\text"),
     (re.compile(r"\\(?:leqslant|leqq|leq)(?![A-Za-z])"), r"\\le"),
@@ -72,6 +75,8 @@ _MARKUP = (
     (re.compile(r"\*\*|^#+\s"), ""),  # Markdown
     (re.compile(r"(\d)\s*[xX]\s*(?=10\s*\^)"), r"\1\\times "),  # 3 x 10^8
 )  # fmt: skip
+_LOST_ESCAPE = re.compile(r"\f(?=rac)|\x08(?=oxed|inom|egin)|\t(?=ext|imes|frac|heta|an\b)")
+_DOUBLE_ESCAPE = re.compile(r"\\\\(?=[A-Za-z]{2,}|[{}%$,!])")
 _DELIMITERS = re.compile(r"\\[()]|\\[\[\]](?!\s*\d*\.?\d*\s*(?:pt|em|ex)\b)")
 _LINE_SKIP = re.compile(r"\\\\\s*\[\s*-?[\d.]*\s*(?:pt|em|ex|mm|cm)\s*\]")
 _EVAL = re.compile(r"\b(?:np|numpy|math|sp|sympy)\.(?=[a-z])")
@@ -84,7 +89,7 @@ _BARE_ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
 @lru_cache(maxsize=65536)
 def rewrite(text: str) -> str:
     """``text`` in the one notation that ``read`` and ``tree`` know."""
-    text = _without_unicode(text)
+    text = _without_unicode(_unescaped(text))
     text = _LINE_SKIP.sub(r"\\\\ ", text)
     text = join_digits(text)
     # Row ends of matrices are kept from the spaces.
@@ -118,6 +123,12 @@ def plain(text: str) -> str:
     """``rewrite`` without spaces and idle braces: texts that are written alike are the same."""
     text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", join_commas(rewrite(text)))
     return re.sub(r"(?<=[\^_])\{(-?\w+)\}|\{(\w)\}", r"\1\2", text)
+
+
+def _unescaped(text: str) -> str:
+    """``\\\\frac`` and a form feed with ``rac`` as ``\\frac``: what was escaped twice, or not at all."""
+    text = _LOST_ESCAPE.sub(lambda found: {"\f": "\\f", "\b": "\\b", "\t": "\\t"}[found.group()], text)
+    return text if "\\begin" in text else _DOUBLE_ESCAPE.sub(r"\\", text)
 
 
 def _without_unicode(text: str) -> str:

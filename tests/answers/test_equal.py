@@ -19,7 +19,7 @@ CASES: dict[str, tuple[str, str]] = {
         r"7,654 | 7,654,322 | 76,54,321 | 7,654,32",
     ),
     r"\frac{5}{8}": (
-        r"5/8 | \tfrac58 | \dfrac{10}{16} | 0.625 | .625 | 62.5\% | 5 \div 8 | 5:8 | \frac{1}{2}+\frac{1}{8} | \frac{5}{8}\text{ cups}",
+        r"5/8 | \tfrac58 | \dfrac{10}{16} | 0.625 | .625 | 62.5\% | 5 \div 8 | 5:8 | \frac{1}{2}+\frac{1}{8} | \frac{5}{8}\text{ cups} | \nicefrac{5}{8} | {5 \over 8} | \\frac{5}{8}",
         r"\frac{8}{5} | -\frac{5}{8} | 0.62 | 0.63 | \ge \frac{5}{8} | \frac{5}{9} | 8:5",
     ),
     r"-\frac{7}{3}": (
@@ -109,10 +109,10 @@ CASES: dict[str, tuple[str, str]] = {
     r"24\mbox{ cm}^2": (r"24\text{ square centimeters} | 24 | 24\text{ sq. cm}", r"24\text{ cm}^3"),
     "3:20": ("3 : 20", "20:3 | 2:20"),
     r"\begin{pmatrix} 5 & 6 \\ 7 & 8 \end{pmatrix}": (
-        r"\begin{bmatrix}5&6\\7&8\end{bmatrix} | \left(\begin{array}{cc}5&6\\7&8\end{array}\right) | \begin{pmatrix}5&6\\[2pt]7&8\end{pmatrix}",
-        r"\begin{pmatrix}5&7\\6&8\end{pmatrix} | \begin{pmatrix}5&6&7&8\end{pmatrix} | 5, 6, 7, 8",
+        r"\begin{bmatrix}5&6\\7&8\end{bmatrix} | \left(\begin{array}{cc}5&6\\7&8\end{array}\right) | \begin{pmatrix}5&6\\[2pt]7&8\end{pmatrix} | [[5,6],[7,8]]",
+        r"\begin{pmatrix}5&7\\6&8\end{pmatrix} | \begin{pmatrix}5&6&7&8\end{pmatrix} | 5, 6, 7, 8 | [[5,7],[6,8]]",
     ),
-    "7 - 2i": ("-2i + 7 | 7-2 i.", "7+2i | 2-7i | 7"),
+    "7 - 2i": (r"-2i + 7 | 7-2 i. | 7 - 2\mathrm{i}", "7+2i | 2-7i | 7"),
     "-1": (r"e^{i\pi} | i^2 | -1.0", "1"),
     r"\text{west}": (r"west | \text{West.} | \textbf{west}", "stew | east"),
     "west": ("West", "stew"),

@@ -27,6 +27,7 @@ from megaent.answers.find import TAIL, find_answer
         ("$\\boxed{3}$ and $\\boxed{4}$", "3, 4"),
         ("\\(\\boxed{x=3}\\) or \\(\\boxed{x=4}\\)", "x=3, x=4"),
         ("<think>\\boxed{1}</think> \\boxed{2}", "2"),
+        ("$\\boxed{\\frac12}$ or $0.5$.", "\\frac12"),
     ],
 )
 def test_a_box_says_the_answer(response: str, answer: str) -> None:
@@ -63,6 +64,7 @@ def test_a_box_says_the_answer(response: str, answer: str) -> None:
         ("So \\(x = \\frac{1}{2}\\).", "x = \\frac{1}{2}"),
         ("Both vanish. Therefore $9$.", "9"),
         ("$42$", "42"),
+        ("So $\\frac{1}{2}$ is the final answer.", "\\frac{1}{2}"),
         ("42", "42"),
     ],
 )
@@ -90,6 +92,9 @@ def test_without_a_box_the_answer_is_what_the_text_states(response: str, answer:
         "I don't think the answer is 5.",
         "The answer is 5. Wait, no: a factor is missing.",
         "\\boxed{5}. But that is wrong.",
+        "\\boxed{5} or 6.",
+        "$\\boxed{5}$ (or $6$)",
+        "$5$ is not the answer.",
         "\\boxed{5}. Hold on, let me check.",
         "$\\boxed{5}$ is not the answer.",
         "\\boxed{5} was a guess, but the answer is 6.",
