@@ -12,6 +12,7 @@ import re
 
 from megaent.answers.boxes import boxed, last_boxes
 from megaent.answers.compare import equal
+from megaent.answers.key import LONGEST_ANSWER
 
 TAIL = 20_000  # characters of a response that are looked at; final answers stand at the end
 
@@ -103,7 +104,7 @@ def _is_taken_back(after: str, answer: str) -> bool:
     if alternative is None and not _STATES.search(after):
         return False
     other = _leading(after[alternative.end() :])[0] if alternative else _stated(after)
-    return other is not None and equal(other, answer) is False
+    return other is not None and (len(other) > LONGEST_ANSWER or equal(other, answer) is False)
 
 
 # ---------------------------------------------------------------- without a box

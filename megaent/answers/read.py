@@ -110,7 +110,12 @@ def expand(items: Sequence[Reading]) -> Iterator[Reading]:
 
 
 def _has_choice(tree: Tree) -> bool:
-    return tree[0] == "pm" or any(_has_choice(part) for part in tree[1:] if isinstance(part, tuple))
+    if tree[0] == "pm":
+        return True
+    for part in tree[1:]:  # noqa: SIM110, a generator would double the recursion
+        if isinstance(part, tuple) and _has_choice(part):
+            return True
+    return False
 
 
 def _choose(tree: Tree, sign: str) -> Tree:

@@ -25,6 +25,7 @@ from megaent.answers.tokens import (
 )
 
 DEEPEST = 60  # nested groups
+MOST_TOKENS = 250  # so that walking a tree stays far from the interpreter's limit of recursion
 
 
 _DIFFERENTIAL = re.compile(r"d(?:\^\{?\d\}?)?(?:\\?[A-Za-z]+(?:_\w|_\{[^{}]*\})?)(?:\^\{?\d\}?)?")
@@ -32,7 +33,10 @@ _DIFFERENTIAL = re.compile(r"d(?:\^\{?\d\}?)?(?:\\?[A-Za-z]+(?:_\w|_\{[^{}]*\})?
 
 def parse(text: str) -> Tree:
     """The tree of the whole text; raises Unreadable."""
-    reader = _Reader(tokenize(text))
+    tokens = tokenize(text)
+    if len(tokens) > MOST_TOKENS:
+        raise Unreadable("too long for one expression")
+    reader = _Reader(tokens)
     tree = reader.sum(0)
     if reader.token is not None:
         raise Unreadable(f"unexpected {reader.token!r}")
@@ -87,10 +91,12 @@ class _Reader:
         return tree
 
     def _product(self, depth: int) -> Tree:
+        if depth > DEEPEST:
+            raise Unreadable("nested too deeply")
         if self._take("-"):
-            return ("neg", self._product(depth))
+            return ("neg", self._product(depth + 1))
         if self._take("+"):
-            return self._product(depth)
+            return self._product(depth + 1)
         tree = self._power(depth)
         while True:
             if self._take("*", "\\cdot", "\\times", "\\ast"):

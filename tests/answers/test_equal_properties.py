@@ -116,3 +116,13 @@ def test_no_text_is_too_much(texts: st.SearchStrategy[str]) -> None:
         find_answer(f"The answer is {answer}")
 
     check()
+
+
+@pytest.mark.parametrize(
+    "text", ["-" * 990 + "5", "x" * 990, "1/" * 490 + "1", "x^2+" * 240 + "1", "(" * 400 + "1"]
+)
+def test_a_long_chain_is_refused_before_it_is_walked(text: str) -> None:
+    assert equal("5", text) is not True
+    assert equal(text, "5") is not True
+    assert equal(text, text) is True
+    assert isinstance(canonical(text), str)
