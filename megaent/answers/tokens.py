@@ -67,7 +67,7 @@ def number(text: str) -> Tree:
         raise Unreadable("a number of too many digits")
     places = len(digits.partition(".")[2])
     scale = Fraction(10) ** int(exponent or 0)
-    is_rounded = places > 0 or bool(exponent)
+    is_rounded = bool(digits.partition(".")[2].strip("0")) or bool(exponent)  # 27.0 is 27
     value = Fraction(int(digits.replace(".", "") or 0), 10**places) * scale
     return ("num", value, scale / 10**places if is_rounded else None)
 

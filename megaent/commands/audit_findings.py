@@ -136,7 +136,7 @@ def _objects(path: Path) -> Iterator[tuple[str, object]]:
 
 def _json(text: str, place: str) -> list:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is no JSON: {error}") from error
 

@@ -199,7 +199,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, object]]:
         if line.strip():
             place = f"{path} line {number}"
             try:
-                yield place, json.loads(line)
+                yield place, json.loads(line, parse_float=str)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{place}: each line must be one JSON object; {error}") from error
 
@@ -208,7 +208,7 @@ def _array(text: str, path: Path) -> Iterator[tuple[str, object]]:
     if not text.strip():
         return
     try:
-        array = json.loads(text)
+        array = json.loads(text, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} must be a JSON array of objects; {error}") from error
     if not isinstance(array, list):
