@@ -20,6 +20,7 @@ USAGE = """usage: megaent COMMAND …
   demo [key=value …]           three methods from one warm-up, side by side, in minutes on a CPU
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   bench ops --device cpu|cuda  how fast the ops are here, and right; bench table shows it; each takes --help
+  audit FILE|RUN               keys, answers and grades that a person should look at
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
 
@@ -36,12 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": _demo,
         "convert": _convert,
         "bench": _bench,
+        "audit": _audit,
         "doctor": _doctor,
     }
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    asks_for_help = words[0] != "bench" and ("--help" in words or "-h" in words)
+    asks_for_help = words[0] not in ("bench", "audit") and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
         print(USAGE, end="", file=sys.stdout if is_known else sys.stderr)
@@ -154,6 +156,12 @@ def _bench(words: list[str]) -> int:
     from megaent.bench.command import bench
 
     return bench(words)
+
+
+def _audit(words: list[str]) -> int:
+    from megaent.commands.audit import audit
+
+    return audit(words)
 
 
 def _doctor(words: list[str]) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megaent.answers.final_answer import read_key
+from megaent.answers.key import read_key
 from megaent.data.options import DataOptions
 from megaent.data.task import Task
 from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
@@ -45,7 +45,7 @@ class JsonlOptions(DataOptions):
     answer_key: str = ""  # "" finds answer, solution, final_answer or target
     template: str = "chat"  # chat | plain
     instruction: str = "Reason step by step and put the final answer in \\boxed{}."
-    timeout_s: float = 5.0  # of checking one answer
+    timeout_s: float = 2.0  # of checking one answer
     drop_unusable: bool = False  # leave rows out that cannot be graded, instead of refusing the file
 
     def __post_init__(self) -> None:
@@ -199,7 +199,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, object]]:
         if line.strip():
             place = f"{path} line {number}"
             try:
-                yield place, json.loads(line)
+                yield place, json.loads(line, parse_float=str)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{place}: each line must be one JSON object; {error}") from error
 
@@ -208,7 +208,7 @@ def _array(text: str, path: Path) -> Iterator[tuple[str, object]]:
     if not text.strip():
         return
     try:
-        array = json.loads(text)
+        array = json.loads(text, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} must be a JSON array of objects; {error}") from error
     if not isinstance(array, list):

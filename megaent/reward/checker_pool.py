@@ -33,12 +33,24 @@ class Verdict(NamedTuple):
 
 
 class CheckerPool:
-    """At most ``workers`` checkers, started when first needed and kept until ``close``."""
+    """At most ``workers`` checkers, started when first needed and kept until ``close``.
 
-    def __init__(self, *, workers: int, timeout_s: float, memory_mib: int) -> None:
+    ``program`` is what a checker runs, with its memory limit and ``arguments``: a file that speaks as
+    ``math_worker`` does.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        timeout_s: float,
+        memory_mib: int = 2048,
+        program: Path = _PROGRAM,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self._command = (str(program), str(memory_mib), *arguments)
         self._num_workers = workers
         self._timeout_s = timeout_s
-        self._memory_mib = memory_mib
         self._checkers: list[_Checker] = []
         self._lock = threading.Lock()
 
@@ -63,7 +75,7 @@ class CheckerPool:
             self._dismiss([checker for checker in self._checkers if not checker.is_of_use])
             # Those that are working already will come back for more.
             while len(self._checkers) < min(self._num_workers, len(pairs) - len(verdicts)):
-                self._checkers.append(_Checker(self._memory_mib))
+                self._checkers.append(_Checker(self._command))
             for checker in self._checkers:
                 if checker.is_idle and waiting:
                     index = waiting.popleft()
@@ -84,11 +96,12 @@ class CheckerPool:
 class _Checker:
     """One process: starting, idle, busy with one answer, or dead."""
 
-    def __init__(self, memory_mib: int) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
         # -P and -B: nothing beside the program can be imported, and nothing is written. A session of
         # its own keeps the terminal's signals away.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-B", str(_PROGRAM), str(memory_mib)],
+            [sys.executable, "-P", "-B", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -161,7 +174,7 @@ class _Checker:
         if not self._is_ready:
             raise MegaentError(
                 f"a math checker did not start within {START_LIMIT_S:g} s: {verdict.note}; try "
-                f"`{sys.executable} {_PROGRAM} 2048` by hand, which must print ready"
+                f"`{sys.executable} {' '.join(self._command)}` by hand, which must print ready"
             )
         index, self._index, self.deadline = self._index, None, None
         return {} if index is None else {index: verdict}

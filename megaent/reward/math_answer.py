@@ -1,54 +1,96 @@
-"""Mathematical answers: found in the text by position, compared by mathematics where looking is not enough.
+"""Mathematical answers: found in the text by position, compared by what they mean.
 
-Integers and equal strings, which are most answers, are decided here; the rest goes to checker
-processes (``checker_pool``), each distinct question once a call.
+``megaent.answers`` reads and decides nearly all of them; what it cannot read goes to checker processes
+(``checker_pool``), each distinct question once a call. An answer that is equal to the key but was taken over
+from the question as it stood there is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from megaent.answers.final_answer import LONGEST_ANSWER, canonical, find_answer, plainly_equal
+from megaent.answers.compare import canonical, equal
+from megaent.answers.copied import is_copied
+from megaent.answers.find import find_answer
+from megaent.answers.key import LONGEST_ANSWER
+from megaent.answers.notation import rewrite
 from megaent.reward.checker_pool import CheckerPool, Verdict
 from megaent.types import Grade, Group
 
 
-class MathAnswer:
-    """Reward 1 when the final answer of the response equals the key, else 0."""
+class _Case(NamedTuple):
+    key: str
+    answer: str | None
+    question: str
 
-    def __init__(self, *, timeout_s: float = 5.0, workers: int = 2, memory_mib: int = 2048) -> None:
+
+class MathAnswer:
+    """Reward 1 when the final answer of the response equals the key, else 0.
+
+    ``timeout_s`` is processor time for one answer that our own reader leaves to a checker.
+    """
+
+    def __init__(self, *, timeout_s: float = 2.0, workers: int = 2, memory_mib: int = 2048) -> None:
         self._pool = CheckerPool(workers=workers, timeout_s=timeout_s, memory_mib=memory_mib)
 
     def grade(self, groups: Sequence[Group]) -> list[Group]:
-        answers = [[find_answer(r.text) for r in group.responses] for group in groups]
-        pairs = [(g.prompt.answer, a) for g, row in zip(groups, answers, strict=True) for a in row]
-        verdicts = self._judge(pairs)
-        grades = iter(
-            Grade(reward=float(v.correct), correct=v.correct, note=v.note, answer=_said(answer))
-            for (_, answer), v in ((pair, verdicts[pair]) for pair in pairs)
-        )
-        return [replace(group, grades=tuple(next(grades) for _ in group.responses)) for group in groups]
+        cases = [
+            [_Case(group.prompt.answer, find_answer(r.text), group.prompt.text) for r in group.responses]
+            for group in groups
+        ]
+        verdicts = self._judge([case for row in cases for case in row])
+        return [
+            replace(group, grades=tuple(_grade(case, verdicts[case]) for case in row))
+            for group, row in zip(groups, cases, strict=True)
+        ]
 
     def close(self) -> None:
         self._pool.close()
 
-    def _judge(self, pairs: Sequence[tuple[str, str | None]]) -> dict[tuple[str, str | None], Verdict]:
-        verdicts: dict[tuple[str, str | None], Verdict] = {}
-        unsure: list[tuple[str, str]] = []
-        for key, answer in dict.fromkeys(pairs):
-            if answer is None:
-                verdicts[key, answer] = Verdict(correct=False, note="no answer found")
-            elif len(answer) > LONGEST_ANSWER:
-                verdicts[key, answer] = Verdict(correct=False, note="answer too long")
-            elif (equal := plainly_equal(key, answer)) is not None:
-                verdicts[key, answer] = Verdict(correct=equal)
+    def _judge(self, cases: Sequence[_Case]) -> dict[_Case, Verdict]:
+        verdicts: dict[_Case, Verdict] = {}
+        unsure: list[_Case] = []
+        for case in dict.fromkeys(cases):
+            verdict = _decide(case)
+            if verdict is None:
+                unsure.append(case)
             else:
-                unsure.append((key, answer))
-        verdicts.update(zip(unsure, self._pool.check(unsure), strict=True))
-        return verdicts
+                verdicts[case] = verdict
+        verdicts.update(self._check(unsure))
+        return {case: _refuse_copied(case, verdict) for case, verdict in verdicts.items()}
+
+    def _check(self, cases: Sequence[_Case]) -> Iterator[tuple[_Case, Verdict]]:
+        pairs = list(dict.fromkeys((_latex(case.key), _latex(case.answer or "")) for case in cases))
+        verdicts = dict(zip(pairs, self._pool.check(pairs), strict=True))
+        for case in cases:
+            yield case, verdicts[_latex(case.key), _latex(case.answer or "")]
 
 
-def _said(answer: str | None) -> str:
-    """``Grade.answer``: made without the key, so that what is equal does not tell what is correct."""
-    return "" if answer is None or len(answer) > LONGEST_ANSWER else canonical(answer)
+def _decide(case: _Case) -> Verdict | None:
+    """What reading is enough for; None for the rest."""
+    if case.answer is None:
+        return Verdict(correct=False, note="no answer found")
+    if len(case.answer) > LONGEST_ANSWER:
+        return Verdict(correct=False, note="answer too long")
+    found = equal(case.key, case.answer, question=case.question)
+    return None if found is None else Verdict(correct=found)
+
+
+def _refuse_copied(case: _Case, verdict: Verdict) -> Verdict:
+    if verdict.correct and is_copied(case.answer or "", key=case.key, question=case.question):
+        return Verdict(correct=False, note="copied from the question")
+    return verdict
+
+
+def _latex(text: str) -> str:
+    """As the checker's grammar reads it: it would take a last letter for a unit."""
+    latex = rewrite(text).replace("\\deg", "^{\\circ}")
+    return latex + " \\cdot 1" if latex[-1:].isalpha() and not latex.endswith("\\infty") else latex
+
+
+def _grade(case: _Case, verdict: Verdict) -> Grade:
+    # Made without the key, so that what is equal does not tell what is correct.
+    said = "" if case.answer is None or len(case.answer) > LONGEST_ANSWER else canonical(case.answer)
+    return Grade(reward=float(verdict.correct), correct=verdict.correct, note=verdict.note, answer=said)

@@ -1,7 +1,8 @@
 """The child program of ``checker_pool``: compares one answer a line with its key, under hard limits.
 
 It is run by path and imports nothing of megaent. A line is ``{"key", "answer", "cpu_s"}``, the reply is
-``{"correct", "note", "last"}``, where ``last`` says that this process ends now.
+``{"correct", "note", "last"}``, where ``last`` says that this process ends now. With the argument
+``defaults`` "answer" is a whole response, in which math-verify finds the answer itself.
 
 Answers are read by math-verify's LaTeX grammar and never evaluated as Python: its other parser, for plain
 expressions, ends in sympy's ``parse_expr``, which evaluates, and is not used. The limits are the
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sympy import Basic, MatrixBase
 
 
-def main(memory_mib: int) -> None:
+def main(memory_mib: int, *, by_defaults: bool) -> None:
     # The group's Ctrl-C is for the parent, which closes our input when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries may print; only replies may reach the parent.
@@ -44,7 +45,7 @@ def main(memory_mib: int) -> None:
         # SIGPROF keeps its default action: the kernel ends this process, whatever it is doing.
         signal.setitimer(signal.ITIMER_PROF, job["cpu_s"])
         try:
-            reply = _compare(job["key"], job["answer"])
+            reply = (_compare_by_defaults if by_defaults else _compare)(job["key"], job["answer"])
         except MemoryError:
             # What is left of the heap is not worth trusting; the parent starts a fresh process.
             _send(replies, {"correct": False, "note": "out of memory", "last": True})
@@ -64,6 +65,20 @@ def _compare(key: str, answer: str) -> dict[str, object]:
     return {"correct": bool(correct), "note": "", "last": False}
 
 
+def _compare_by_defaults(key: str, response: str) -> dict[str, object]:
+    """What math-verify says when it finds the answer in the whole response itself, to be compared with.
+
+    It then also reads bare numbers and their arithmetic with sympy's parser, under the same limits.
+    """
+    import math_verify
+
+    answer = math_verify.parse(response, parsing_timeout=0)
+    correct = math_verify.verify(
+        math_verify.parse(f"${key}$", parsing_timeout=0), answer, timeout_seconds=None
+    )
+    return {"correct": bool(correct), "note": "" if answer else "answer not understood", "last": False}
+
+
 @lru_cache(maxsize=256)
 def _parse(text: str) -> list[Basic | MatrixBase | str]:
     from math_verify import LatexExtractionConfig, parse
@@ -79,4 +94,4 @@ def _send(replies: TextIO, message: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), by_defaults="defaults" in sys.argv[2:])

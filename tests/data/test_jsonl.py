@@ -42,7 +42,7 @@ def numbered(count: int, *, start: int = 0) -> list[object]:
         ({"problem": "p", "solution": "long talk, then \\boxed{7}", "answer": "7"}, "7"),
         ({"question": "p", "solution": ["prose without a mark"], "final_answer": ["$2n$"]}, "2n"),
         ({"question": "p", "final_answer": ["3", "5"]}, "3, 5"),
-        ({"prompt": "p", "target": 27.0}, "27"),
+        ({"prompt": "p", "target": 27.0}, "27.0"),
         ({"input": "p", "answer": -0.5}, "-0.5"),
         ({"question": "p", "answer": "\\text{June 20}"}, "\\text{June 20}"),
         ({"question": "p", "answer": "\\boxed{1} or rather \\boxed{\\{1,2\\}}"}, "\\{1,2\\}"),
@@ -65,7 +65,7 @@ def test_chat_prompts_are_the_template_and_nothing_more(tmp_path: Path, byte_mod
     assert task.train[0].text == f"<user>{GSM8K['question']}\nBox it.<model>"
     assert task.decode(task.train[0].tokens) == task.train[0].text
     assert task.stop_token_ids == (0, 1)
-    assert (task.grader, task.grader_options) == ("math", {"timeout_s": 5.0})
+    assert (task.grader, task.grader_options) == ("math", {"timeout_s": 2.0})
     assert task.step_boundary == "\n\n"
 
 
@@ -221,3 +221,17 @@ def test_an_empty_answer_beside_a_solution_is_read_off_the_solution(tmp_path: Pa
     path = write(tmp_path, [{"problem": "2 + 2?", "answer": "", "solution": "It is \\boxed{4}."}])
     [row] = read_rows(JsonlOptions(path=str(path)), path)
     assert row.answer == "4"
+
+
+def test_a_number_keeps_the_text_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    texts = ["27.0", "0.10", "1e-7", "3e33", "123456789012345678.25", "-7"]
+    path.write_text("".join(f'{{"question": "q{n}", "answer": {t}}}\n' for n, t in enumerate(texts)))
+    assert [row.answer for row in read_rows(JsonlOptions(path=str(path)), path)] == texts
+
+
+def test_what_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"question": "a", "answer": 1}\n{"question": "b", "answer": NaN}\n')
+    with pytest.raises(DataError, match="line 2: the answer cannot be graded: it is nan"):
+        read_rows(JsonlOptions(path=str(path)), path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from megaent.reward.checker_pool import CheckerPool
+from megaent.reward.math_answer import MathAnswer
 from megaent.reward.reward import Reward, make_reward
 from megaent.types import Grade, Group, Prompt, Response
 
@@ -18,6 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LIMIT_S = 1.0
+STAND_IN = Path(__file__).with_name("stand_in_checker.py")
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +42,21 @@ def grade(reward: Reward, key: str, *texts: str) -> list[Grade]:
 @pytest.mark.parametrize(
     ("key", "equal", "different"),
     [
-        ("18", ["\\boxed{18}", "so 18 eggs.", "\\boxed{\\$18}", "\\boxed{36/2}"], ["\\boxed{81}"]),
-        ("\\frac{1}{2}", ["\\boxed{0.5}", "\\boxed{1/2}", "\\boxed{\\dfrac12}", "it is 1/2"], ["it is 2"]),
-        ("\\frac{3}{4}", ["\\boxed{75\\%/100}", "\\boxed{0.75}"], ["\\boxed{\\frac{4}{3}}"]),
-        ("50\\%", ["\\boxed{50\\%}", "\\boxed{0.5}"], ["\\boxed{5\\%}"]),
-        ("10000", ["\\boxed{10^4}", "\\boxed{10{,}000}"], ["\\boxed{10^3}"]),
-        ("2\\sqrt{2}", ["\\boxed{\\sqrt{8}}", "\\boxed{2 \\sqrt 2}"], ["\\boxed{\\sqrt{2}}"]),
-        ("[0,1)", ["\\boxed{[0, 1)}", "\\boxed{\\left[0,1\\right)}"], ["\\boxed{(0,1)}", "\\boxed{[0,1]}"]),
-        ("(-\\infty, 2]", ["\\boxed{(-\\infty,2]}"], ["\\boxed{(-\\infty,2)}"]),
-        ("\\{1,2,3\\}", ["\\boxed{\\{3, 2, 1\\}}", "\\boxed{1,2,3}"], ["\\boxed{\\{1,2\\}}"]),
-        ("(3,\\frac{\\pi}{2})", ["\\boxed{(3, \\pi/2)}"], ["\\boxed{(\\frac{\\pi}{2}, 3)}"]),
-        ("x^2+2x+1", ["\\boxed{(x+1)^2}", "\\boxed{1+2x+x^2}"], ["\\boxed{(x-1)^2}"]),
-        ("5", ["\\boxed{x=5}", "\\boxed{5\\text{ cm}}"], ["\\boxed{x=6}"]),
-        ("\\text{June}", ["\\boxed{\\text{June}}"], ["\\boxed{\\text{July}}"]),
         (
-            "\\begin{pmatrix}1\\\\2\\end{pmatrix}",
-            ["\\boxed{\\begin{bmatrix}1\\\\2\\end{bmatrix}}"],
-            ["\\boxed{(2,1)}"],
+            "18",
+            ["\\boxed{18}", "The answer is 18 eggs.", "\\boxed{\\$18}", "\\boxed{36/2}"],
+            ["\\boxed{81}", "18 eggs"],
         ),
+        ("\\frac{1}{2}", ["\\boxed{0.5}", "\\boxed{\\dfrac12}", "Answer: 1/2"], ["The answer is 2"]),
+        ("[0,1)", ["\\boxed{[0, 1)}", "\\boxed{\\left[0,1\\right)}"], ["\\boxed{(0,1)}", "\\boxed{[0,1]}"]),
+        (
+            "\\{1,2,3\\}",
+            ["\\boxed{\\{3, 2, 1\\}}", "\\boxed{1,2,3}"],
+            ["\\boxed{\\{1,2\\}}", "\\boxed{(1,2,3)}"],
+        ),
+        ("x^2+2x+1", ["\\boxed{(x+1)^2}", "\\boxed{1+2x+x^2}"], ["\\boxed{(x-1)^2}"]),
+        ("5", ["\\boxed{x=5}", "\\boxed{\\sum_{k=1}^{5} 1}"], ["\\boxed{x=6}", "\\boxed{\\sum_{k=1}^{5} 2}"]),
+        ("\\text{June}", ["\\boxed{\\text{June}}"], ["\\boxed{\\text{July}}"]),
     ],
 )
 def test_equal_answers_are_correct_and_others_are_not(
@@ -76,15 +76,13 @@ def test_no_answer_and_nonsense_say_so(reward: Reward) -> None:
     assert [g.reward for g in nonsense] == [0.0] * 4
 
 
-def test_answers_that_looking_finds_equal_are_one_text(reward: Reward) -> None:
+def test_what_is_said_does_not_depend_on_the_key(reward: Reward) -> None:
     classes = [
-        ["\\boxed{1000}", "it is 1,000", "\\boxed{1{,}000}", "\\boxed{1000.0}", "\\boxed{\\$1000}"],
-        ["\\boxed{-0.5}", "\\boxed{-.50}"],
-        ["\\boxed{50\\%}", "50%"],
+        ["\\boxed{1000}", "The answer is 1,000", "\\boxed{1{,}000}", "\\boxed{1000.0}", "\\boxed{\\$1000}"],
+        ["\\boxed{50\\%}", "Answer: 50%"],
         ["\\boxed{x + 1}", "\\boxed{x+1}"],
         ["", "\\boxed{5", "\\boxed{" + "1" * 2000 + "}"],
     ]
-    # The key takes no part: what is said is the same text whether or not it is correct.
     for key in ("1000", "x+1"):
         said = [{g.answer for g in grade(reward, key, *texts)} for texts in classes]
         assert all(len(answers) == 1 for answers in said)
@@ -92,32 +90,80 @@ def test_answers_that_looking_finds_equal_are_one_text(reward: Reward) -> None:
         assert said[-1] == {""}
 
 
-def test_hostile_answers_are_wrong_within_the_limit() -> None:
-    hostile = [
-        "9^{9^{9^{9}}}",
-        "9**9**9**9",
-        "\\binom{10^8}{10^7}",
-        "\\sum_{n=1}^{10^9} \\sin(n!)",
-        "(" * 400 + "1" + ")" * 400,
-        "\\frac{1}{" * 90 + "2" + "}" * 90,
-        "x" * 990,
-    ]
-    reward = make_reward("math", timeout_s=0.5, workers=2)
-    started = time.monotonic()
-    verdicts = grade(reward, "5", *(f"\\boxed{{{answer}}}" for answer in hostile))
-    # Each may use its wall-clock limit, 4 times its processor time and 2 s, and a new checker's start.
-    assert time.monotonic() - started < len(hostile) * (4 * 0.5 + 2 + 20) / 2
+def asked(question: str, key: str, *texts: str) -> Group:
+    return replace(group(key, *texts), prompt=Prompt(id=key, tokens=(1,), text=question, answer=key))
+
+
+@pytest.mark.parametrize(
+    ("question", "key", "copied", "own"),
+    [
+        ("Simplify $\\sqrt{242}$.", "11\\sqrt2", "\\sqrt{242}", "11\\sqrt{2}"),
+        ("Compute $99^2+99+1$.", "9901", "99^2 + 99 + 1", "9901"),
+        ("Compute $\\dbinom{10}{3}$ by hand.", "120", "\\binom{10}{3}", "120"),
+        ("Write $\\frac{6}{8}$ in lowest terms.", "\\frac{3}{4}", "\\frac{6}{8}", "\\frac34"),
+        ("Express $0.\\overline{3}$ as a fraction.", "\\frac{1}{3}", "0.\\overline{3}", "1/3"),
+        ("What is $17/50$ as a decimal?", "0.34", "17/50", "0.34"),
+        ("Find $\\sum_{k=1}^{5} k$.", "15", "\\sum_{k=1}^{5} k", "1+2+3+4+5"),
+    ],
+)
+def test_what_the_question_asks_to_be_done_is_no_answer(
+    reward: Reward, question: str, key: str, copied: str, own: str
+) -> None:
+    texts = [f"\\boxed{{{copied}}}", f"\\boxed{{{own}}}"]
+    first, second = reward.grade([asked(question, key, *texts)])[0].grades
+    assert (first.correct, first.note) == (False, "copied from the question")
+    assert second.correct
+    assert all(g.correct for g in reward.grade([asked("Another question.", key, *texts)])[0].grades)
+
+
+@pytest.mark.parametrize(
+    ("question", "key", "answer"),
+    [
+        ("Is it (A) 5, (B) 7 or (C) 9?", "B", "(B)"),
+        ("Which is larger, $\\sqrt{2}$ or $\\frac{7}{5}$?", "\\sqrt{2}", "\\sqrt2"),
+        ("Tom has 3 apples and buys 4, what is $3 + 4$? At most 7.", "7", "7"),
+        ("Which of $\\frac{1}{2}$ and $\\frac13$ is larger?", "\\frac12", "\\frac{1}{2}"),
+        ("With probability 0.5 it rains. How likely is it dry?", "\\frac{1}{2}", "0.5"),
+    ],
+)
+def test_a_key_that_stands_in_the_question_is_paid(
+    reward: Reward, question: str, key: str, answer: str
+) -> None:
+    [only] = reward.grade([asked(question, key, f"\\boxed{{{answer}}}")])[0].grades
+    assert only.correct
+
+
+@pytest.fixture
+def obeying() -> Iterator[MathAnswer]:
+    """A grader whose checkers do what the answer says; see stand_in_checker."""
+    reward = MathAnswer(timeout_s=0.3, workers=2)
+    reward._pool = CheckerPool(workers=2, timeout_s=0.3, memory_mib=2048, program=STAND_IN)
+    yield reward
     reward.close()
-    assert [v.reward for v in verdicts] == [0.0] * len(hostile)
-    assert {v.note for v in verdicts} <= {"", "timed out", "out of memory", "answer not understood"}
-    assert verdicts[0].note == "timed out"
 
 
-def test_a_stuck_answer_does_not_spoil_its_neighbours(reward: Reward) -> None:
-    good, stuck = "\\boxed{\\frac{2}{4}}", "\\boxed{9^{9^{9^{9}}}}"
-    groups = reward.grade([group("0.5", good, stuck, good), group("1/2", stuck), group("0.50", good)])
+@pytest.mark.parametrize(
+    ("command", "note"),
+    [
+        ("\\spin", "timed out"),
+        ("\\die", "the checker was killed by signal 9"),
+        ("\\leave", "the checker ended with code 3"),
+    ],
+)
+def test_an_answer_that_ends_its_checker_spoils_no_other(
+    obeying: MathAnswer, command: str, note: str
+) -> None:
+    good, bad = "\\boxed{\\fine}", f"\\boxed{{{command}}}"
+    groups = obeying.grade([group("5", good, bad, good), group("7", bad), group("8", good)])
     assert [[g.correct for g in x.grades] for x in groups] == [[True, False, True], [False], [True]]
-    assert groups[0].grades[1].note == groups[1].grades[0].note == "timed out"
+    assert groups[0].grades[1].note == groups[1].grades[0].note == note
+
+
+def test_a_reply_of_megabytes_is_read_to_its_end(obeying: MathAnswer) -> None:
+    talk, fine = grade(obeying, "5", "\\boxed{\\talk}", "\\boxed{\\fine}")
+    assert not talk.correct
+    assert fine.correct
+    assert len(talk.note) == 3_000_000
 
 
 def test_a_response_cannot_run_code(reward: Reward, tmp_path: Path) -> None:
