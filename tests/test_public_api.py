@@ -16,6 +16,7 @@ PURE = [
     "megaent.commands.doctor",
     "megaent.errors",
     "megaent.experience",
+    "megaent.final_answer",
     "megaent.methods",
     "megaent.report.metrics",
     "megaent.objective",
