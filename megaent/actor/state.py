@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from torch.distributed.checkpoint.api import CheckpointException
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from megaent.actor.megatron_actor import MegatronActor
 
 METADATA = ".metadata"
+COMMON = "common.pt"  # what is no tensor: step counts, learning rates
 
 _ALLOWED_MODULES = (
     "torch.distributed.checkpoint.metadata",
@@ -64,9 +66,20 @@ def save_state(actor: MegatronActor, folder: Path) -> None:
     """
     try:
         dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(folder))
+        if actor.layout.rank == 0:
+            _write_common(folder)
     except (RuntimeError, CheckpointException) as error:
         # Megatron's writers are processes; of what befell them it passes on the text alone.
         raise OSError(str(error).strip().splitlines()[-1]) from error
+
+
+def _write_common(folder: Path) -> None:
+    """Megatron 0.16 writes and wants this file; 0.19 keeps its content among the tensors and reads either.
+
+    With it in place both versions load what the other saved.
+    """
+    if not (folder / COMMON).exists():
+        torch.save(dist_checkpointing.load_common_state_dict(str(folder)), folder / COMMON)
 
 
 def load_state(actor: MegatronActor, folder: Path) -> None:
