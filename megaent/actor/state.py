@@ -88,6 +88,11 @@ def load_state(actor: MegatronActor, folder: Path) -> None:
     Raises CheckpointError when the metadata names a type that is not on the allow-list, or when the
     checkpoint is of another model.
     """
+    if not (folder / COMMON).is_file():
+        raise CheckpointError(
+            f"{folder} has no {COMMON}, without which megatron-core 0.16 cannot load it; this program always "
+            "writes one: use a checkpoint of its own, or megaent convert"
+        )
     check_pickles(folder)
     try:
         loaded = dist_checkpointing.load(_sharded_state(actor, is_loading=True), str(folder))

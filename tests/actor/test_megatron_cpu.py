@@ -14,7 +14,7 @@ from megatron.core.optimizer import clip_grads
 from megaent.actor import megatron_cpu
 from megaent.errors import MissingDependency
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.both]
 
 
 def test_the_version_is_the_one_that_was_read() -> None:

@@ -12,7 +12,7 @@ import torch.distributed.checkpoint as dcp
 from megaent.actor.state import check_pickles
 from megaent.errors import CheckpointError
 
-pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.full, pytest.mark.both, pytest.mark.filterwarnings("ignore")]
 
 
 class Hostile:
