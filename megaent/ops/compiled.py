@@ -1,4 +1,4 @@
-"""Where the compiled ops lie, beside the package: one file for each interpreter, as each has a torch of its own."""
+"""Where the compiled ops lie, beside the package: a file for each interpreter, as each has its own torch."""
 
 from __future__ import annotations
 

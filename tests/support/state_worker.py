@@ -11,20 +11,12 @@ import torch
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import init_parallel
+from megaent.actor.sizes import Sizes
 from megaent.actor.state import load_state, save_state
 
 
 def main(hf: Path, source: Path, target: Path, tp: int) -> None:
-    layout = init_parallel(
-        tp=tp,
-        pp=1,
-        vpp=None,
-        cp=1,
-        sequence_parallel=False,
-        device=torch.device("cpu"),
-        timeout_s=60,
-        seed=0,
-    )
+    layout = init_parallel(Sizes(tp=tp), device=torch.device("cpu"), timeout_s=60, seed=0)
     actor = MegatronActor(hf, layout, ActorOptions(), AdamOptions(lr=1e-3))
     load_state(actor, source)
     save_state(actor, target)
