@@ -101,7 +101,21 @@ def load_state(actor: MegatronActor, folder: Path) -> None:
         raise CheckpointError(f"{folder} does not fit this model: {first}") from error
     for number, model in enumerate(actor.models):
         model.load_state_dict(loaded[f"model{number}"])
+    _take_learning_rate(loaded["optimizer"], actor.adam.lr)
     actor.optimizer.load_state_dict(loaded["optimizer"])
+
+
+def _take_learning_rate(saved: dict, lr: float) -> None:
+    """Megatron 0.19 finds a saved group by its highest learning rate, and a run may go on with another.
+
+    What is in effect is set before each step.
+    """
+    for name, value in saved.items():
+        if name == "param_groups":
+            for group in value:
+                group["max_lr"] = lr
+        elif isinstance(value, dict):
+            _take_learning_rate(value, lr)
 
 
 def _sharded_state(actor: MegatronActor, *, is_loading: bool) -> dict:

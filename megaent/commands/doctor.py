@@ -128,9 +128,7 @@ def _python() -> Check:
 def _pair(pair: Pair, other: Pair) -> Check:
     """Which of the two is in use, and what the other would bring."""
     here = f"Python {pair.python} with megatron-core {_dotted(pair.megatron[0])}"
-    there = (
-        f"Python {other.python} would bring {other.brings} (./scripts/setup --other adds it)"
-    )
+    there = f"Python {other.python} would bring {other.brings} (./scripts/setup --other adds it)"
     return Check(name="pair", state="ok", found=f"{here}; {there}")
 
 

@@ -1,7 +1,8 @@
-"""Loads a checkpoint into an actor and saves it again: ``python state_worker.py HF_FOLDER FROM TO TP``."""
+"""Loads a demonstration's checkpoint and saves it again: ``python state_worker.py HF_FOLDER FROM TO TP``."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from megaent.actor.state import load_state, save_state
 
 def main(hf: Path, source: Path, target: Path, tp: int) -> None:
     layout = init_parallel(Sizes(tp=tp), device=torch.device("cpu"), timeout_s=60, seed=0)
-    actor = MegatronActor(hf, layout, ActorOptions(), AdamOptions(lr=1e-3))
+    actor = MegatronActor(hf, layout, ActorOptions(), AdamOptions(lr=6e-4))
     load_state(actor, source)
     save_state(actor, target)
     layout.barrier()
@@ -26,5 +27,7 @@ def main(hf: Path, source: Path, target: Path, tp: int) -> None:
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
     sys.stdout.flush()
-    # Megatron leaves non-daemon threads behind.
+    # Megatron leaves non-daemon threads behind, and a server process that would keep our output open.
+    for child in multiprocessing.active_children():
+        child.terminate()
     os._exit(0)
