@@ -182,6 +182,7 @@ def _doctor(words: list[str]) -> int:
 
 def _quiet_libraries() -> None:
     """No downloads behind one's back, no warnings meant for Megatron's own developers."""
+    import logging
     import warnings
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -190,3 +191,6 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     for module in ("megatron", "transformers", "torch"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    # Deprecations that 0.19 logs, and torch's remark that a machine with nvcc has no card.
+    for logger in ("megatron", "torch.utils.cpp_extension"):
+        logging.getLogger(logger).setLevel(logging.ERROR)

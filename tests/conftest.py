@@ -25,11 +25,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=_NO_GPU))
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests of one group run in one process: those of a file, and all that talk to the same SGLang servers."""
+    asks_servers = "real_servers" in getattr(item, "fixturenames", ())
+    return "servers" if asks_servers else str(item.path)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -69,7 +69,7 @@ def _absorb(m_R, r_R, t_R, q_R, u_R, z_RK, scale, LANES: tl.constexpr, MOMENTS: 
     """
     entries = _columns(z_RK, LANES, z_RK.shape[1])
     best_R = m_R
-    for k in tl.static_range(len(entries)):
+    for k in tl.static_range(len(entries)):  # pyright: ignore[reportGeneralTypeIssues]
         best_R = tl.maximum(best_R, entries[k], propagate_nan=KEEP_NAN)
     d_R = _bits_below(m_R, best_R, scale)
     e_R = tl.exp2(d_R)
@@ -79,7 +79,7 @@ def _absorb(m_R, r_R, t_R, q_R, u_R, z_RK, scale, LANES: tl.constexpr, MOMENTS: 
     t_R = (t_R + d_R * r_R) * e_R
     r_R *= e_R
     so_far_R = m_R  # the compiler sees that these maxima are known already
-    for k in tl.static_range(len(entries)):
+    for k in tl.static_range(len(entries)):  # pyright: ignore[reportGeneralTypeIssues]
         lesser_R = tl.minimum(so_far_R, entries[k], propagate_nan=KEEP_NAN)
         so_far_R = tl.maximum(so_far_R, entries[k], propagate_nan=KEEP_NAN)
         x_R = _bits_below(lesser_R, best_R, scale)

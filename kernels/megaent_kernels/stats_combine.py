@@ -73,7 +73,7 @@ def spans_merge_kernel(
     row_B = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     is_row_B = row_B < num_rows
     merged = _merge(part_ptr, num_parts, num_rows, row_B, is_row_B, inv_temperature, MOMENTS)
-    for k in tl.static_range(7 if MOMENTS else 5):
+    for k in tl.static_range(7 if MOMENTS else 5):  # pyright: ignore[reportGeneralTypeIssues]
         tl.store(out_ptr + k * num_rows.to(tl.int64) + row_B, merged[k].to(tl.float32), mask=is_row_B)
 
 

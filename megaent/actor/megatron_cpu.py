@@ -1,9 +1,10 @@
-"""What megatron-core 0.16.1 needs where there is no CUDA: each adaptation named, none on a GPU machine.
+"""What megatron-core needs where there is no CUDA: each adaptation named, none on a GPU machine.
 
 Megatron names the device "cuda" in literals and asks ``torch.cuda`` for the current one. Every entry
-of ``ADAPTATIONS`` mends one kind of site and says, as ``module: text``, where the site is; a test
-fails when the text is gone, which is when the entry should go. torch itself is changed only in the
-four calls that a process without CUDA cannot use for anything else.
+of ``ADAPTATIONS`` mends one kind of site, and says in which versions and, as ``module: text``, where the
+site is; a test fails when the text is gone, which is when the entry should go, and when it appears in a
+version that is not named. torch itself is changed only in the five calls that a process without CUDA
+cannot use for anything else.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.metadata
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
 
+from megaent.errors import MissingDependency
+
+VERSIONS = ("0.16", "0.19")  # of megatron-core, read site by site
 CPU = torch.device("cpu")
 _FACTORIES = ("zeros", "ones", "empty", "tensor", "arange", "full", "empty_like", "zeros_like")
 
@@ -24,6 +29,17 @@ _FACTORIES = ("zeros", "ones", "empty", "tensor", "arange", "full", "empty_like"
 class Adaptation(NamedTuple):
     apply: Callable[[], None]
     needles: tuple[tuple[str, str], ...]  # (module, text that makes the adaptation necessary)
+    versions: tuple[str, ...] = VERSIONS  # that have the text
+
+
+class _NoStream:
+    """Stands for CUDA's current stream: on a CPU what was asked for is done when the call returns."""
+
+    def wait_event(self, event: object) -> None: ...
+
+    def wait_stream(self, stream: object) -> None: ...
+
+    def synchronize(self) -> None: ...
 
 
 class _TorchOnCpu(ModuleType):
@@ -56,6 +72,11 @@ def _redirect(*modules: str) -> None:
 def current_device() -> None:
     """Layers, buffers, mappings and rotary embeddings allocate on ``torch.cuda.current_device()``."""
     torch.cuda.current_device = lambda: CPU  # type: ignore[assignment,return-value]
+
+
+def current_stream() -> None:
+    """Before gradients are reduced the stream waits for events of CUDA graphs."""
+    torch.cuda.current_stream = lambda device=None: _NoStream()  # type: ignore[assignment,return-value]
 
 
 def synchronize() -> None:
@@ -161,6 +182,11 @@ ADAPTATIONS: dict[str, Adaptation] = {
             (_CORE + "distributed.param_and_grad_buffer", "torch.cuda.current_device()"),
         ),
     ),
+    "current_stream": Adaptation(
+        current_stream,
+        ((_CORE + "distributed.param_and_grad_buffer", "torch.cuda.current_stream()"),),
+        versions=("0.19",),
+    ),
     "synchronize": Adaptation(
         synchronize, ((_CORE + "dist_checkpointing.strategies.filesystem_async", "torch.cuda.synchronize()"),)
     ),
@@ -200,11 +226,24 @@ ADAPTATIONS: dict[str, Adaptation] = {
 }
 
 
+def version() -> str:
+    """Of the installed megatron-core, without its patch number: one of ``VERSIONS``."""
+    found = importlib.metadata.version("megatron-core")
+    minor = ".".join(found.split(".")[:2])
+    if minor not in VERSIONS:
+        raise MissingDependency(
+            f"megatron-core {found} is installed, and of its versions {' and '.join(VERSIONS)} were read; "
+            "./scripts/setup installs the one for this Python"
+        )
+    return minor
+
+
 @functools.cache
 def adapt() -> tuple[str, ...]:
-    """Apply every adaptation once; returns their names. An error where CUDA is present."""
+    """Apply every adaptation of this version once; returns their names. An error where CUDA is present."""
     if torch.cuda.is_available():
         raise RuntimeError("megatron_cpu.adapt() is for processes without CUDA; this one has it")
-    for adaptation in ADAPTATIONS.values():
-        adaptation.apply()
-    return tuple(ADAPTATIONS)
+    needed = [name for name, adaptation in ADAPTATIONS.items() if version() in adaptation.versions]
+    for name in needed:
+        ADAPTATIONS[name].apply()
+    return tuple(needed)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from megatron.core import dist_checkpointing, parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from torch.distributed.checkpoint.api import CheckpointException
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from megaent.actor.megatron_actor import MegatronActor
 
 METADATA = ".metadata"
+COMMON = "common.pt"  # what is no tensor: step counts, learning rates
 
 _ALLOWED_MODULES = (
     "torch.distributed.checkpoint.metadata",
@@ -64,9 +66,20 @@ def save_state(actor: MegatronActor, folder: Path) -> None:
     """
     try:
         dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(folder))
+        if actor.layout.rank == 0:
+            _write_common(folder)
     except (RuntimeError, CheckpointException) as error:
         # Megatron's writers are processes; of what befell them it passes on the text alone.
         raise OSError(str(error).strip().splitlines()[-1]) from error
+
+
+def _write_common(folder: Path) -> None:
+    """Megatron 0.16 writes and wants this file; 0.19 keeps its content among the tensors and reads either.
+
+    With it in place both versions load what the other saved.
+    """
+    if not (folder / COMMON).exists():
+        torch.save(dist_checkpointing.load_common_state_dict(str(folder)), folder / COMMON)
 
 
 def load_state(actor: MegatronActor, folder: Path) -> None:
@@ -75,6 +88,11 @@ def load_state(actor: MegatronActor, folder: Path) -> None:
     Raises CheckpointError when the metadata names a type that is not on the allow-list, or when the
     checkpoint is of another model.
     """
+    if not (folder / COMMON).is_file():
+        raise CheckpointError(
+            f"{folder} has no {COMMON}, without which megatron-core 0.16 cannot load it; this program always "
+            "writes one: use a checkpoint of its own, or megaent convert"
+        )
     check_pickles(folder)
     try:
         loaded = dist_checkpointing.load(_sharded_state(actor, is_loading=True), str(folder))
@@ -83,7 +101,21 @@ def load_state(actor: MegatronActor, folder: Path) -> None:
         raise CheckpointError(f"{folder} does not fit this model: {first}") from error
     for number, model in enumerate(actor.models):
         model.load_state_dict(loaded[f"model{number}"])
+    _take_learning_rate(loaded["optimizer"], actor.adam.lr)
     actor.optimizer.load_state_dict(loaded["optimizer"])
+
+
+def _take_learning_rate(saved: dict, lr: float) -> None:
+    """Megatron 0.19 finds a saved group by its highest learning rate, and a run may go on with another.
+
+    What is in effect is set before each step.
+    """
+    for name, value in saved.items():
+        if name == "param_groups":
+            for group in value:
+                group["max_lr"] = lr
+        elif isinstance(value, dict):
+            _take_learning_rate(value, lr)
 
 
 def _sharded_state(actor: MegatronActor, *, is_loading: bool) -> dict:

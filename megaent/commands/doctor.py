@@ -30,6 +30,32 @@ _APEX = (
 )
 _SGLANG = "./scripts/setup_sglang (an environment of its own)"
 
+_Release = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A Python and the megatron-core that runs on it: pyproject.toml's two lines."""
+
+    python: str
+    megatron: tuple[_Release, _Release]  # from, below
+    transformer_engine: tuple[_Release, _Release]
+    brings: str
+
+
+PREVIOUS = Pair(
+    python="3.11",
+    megatron=((0, 16, 1), (0, 16, 2)),
+    transformer_engine=((2, 9), (2, 12)),
+    brings="megatron-core 0.16.1, which loads the same checkpoints and saves them",
+)
+CURRENT = Pair(
+    python="3.12 or 3.13",
+    megatron=((0, 19, 2), (0, 20)),
+    transformer_engine=((2, 9), (2, 21)),
+    brings="megatron-core 0.19, Transformer Engine up to 2.20 and torch 2.14, which is also SGLang's",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
@@ -45,18 +71,20 @@ def doctor(root: Path | None = None) -> list[Check]:
     """Look at the machine; ``root`` is where ``.venv-sglang`` would be (the folder above the package)."""
     devices = _cuda_devices()
     gpu_fix = _GPU if devices else _GPU_ONLY
+    pair, other = (PREVIOUS, CURRENT) if sys.version_info < (3, 12) else (CURRENT, PREVIOUS)
     return [
         _python(),
-        _package("torch", at_least=(2, 11), below=(2, 14), fix=_TRAIN),
-        _package("numpy", at_least=(1,), below=(2, 4), fix=_TRAIN),
-        _package("megatron-core", at_least=(0, 16, 1), below=(0, 16, 2), fix=_TRAIN),
-        _package("transformers", at_least=(5,), below=(6,), fix=_TRAIN),
-        _package("hydra-core", at_least=(1, 3), below=(1, 4), fix=_TRAIN),
-        _package("math-verify", at_least=(0,), below=(1,), fix=_TRAIN),
+        _pair(pair, other),
+        _package("torch", within=((2, 11), (2, 15)), fix=_TRAIN),
+        _package("numpy", within=((1,), (2, 4)), fix=_TRAIN),
+        _package("megatron-core", within=pair.megatron, fix=_TRAIN),
+        _package("transformers", within=((5, 19), (6,)), fix=_TRAIN),
+        _package("hydra-core", within=((1, 3), (1, 4)), fix=_TRAIN),
+        _package("math-verify", within=((0, 9), (1,)), fix=_TRAIN),
         _configs(),
         _cuda(devices),
-        _package("transformer-engine", at_least=(2, 9), below=(2, 12), fix=gpu_fix, needed=False),
-        _package("triton", at_least=(3,), below=(4,), fix=gpu_fix, needed=False),
+        _package("transformer-engine", within=pair.transformer_engine, fix=gpu_fix, needed=False),
+        _package("triton", within=((3,), (4,)), fix=gpu_fix, needed=False),
         _apex(_APEX if devices else _GPU_ONLY),
         _program("C++ compiler", ("c++", "g++", "clang++"), fix="apt install g++"),
         _program("CUDA compiler", ("nvcc",), fix="./scripts/setup_nvcc" if devices else _GPU_ONLY),
@@ -88,20 +116,26 @@ def exit_code(checks: Sequence[Check]) -> int:
 
 def _python() -> Check:
     version = sys.version_info
-    fits = (3, 11) <= version[:2] < (3, 13)
+    fits = (3, 11) <= version[:2] < (3, 14)
     return Check(
         name="Python",
         state="ok" if fits else "missing",
         found=f"{version.major}.{version.minor}.{version.micro} at {sys.executable}",
-        fix="MEGAENT_PYTHON=/path/to/python3.11 ./scripts/setup (3.11 or 3.12)",
+        fix="MEGAENT_PYTHON=/path/to/python3.12 ./scripts/setup (3.11, 3.12 or 3.13)",
     )
 
 
-def _package(
-    name: str, *, at_least: tuple[int, ...], below: tuple[int, ...], fix: str, needed: bool = True
-) -> Check:
+def _pair(pair: Pair, other: Pair) -> Check:
+    """Which of the two is in use, and what the other would bring."""
+    here = f"Python {pair.python} with megatron-core {_dotted(pair.megatron[0])}"
+    there = f"Python {other.python} would bring {other.brings} (./scripts/setup --other adds it)"
+    return Check(name="pair", state="ok", found=f"{here}; {there}")
+
+
+def _package(name: str, *, within: tuple[_Release, _Release], fix: str, needed: bool = True) -> Check:
     """Whether a distribution is installed in the wanted range, from its metadata alone."""
     absent: State = "missing" if needed else "optional"
+    at_least, below = within
     wanted = f"wanted {_dotted(at_least)} or later, below {_dotted(below)}"
     try:
         version = importlib.metadata.version(name)

@@ -1,6 +1,6 @@
 """The row operations in C++ (``csrc/cpu/``): one read of the logits, fp32 and bf16, threads as torch's.
 
-``scripts/build_ops`` compiles them into ``megaent/_C.so``, which registers ``torch.ops.megaent.*``; what
+``scripts/build_ops`` compiles them into ``megaent/_C.*.so``, which registers ``torch.ops.megaent.*``; what
 each returns is said in ``megaent.ops.reference``. Every row gives the same bits however rows are split over
 threads and calls. The environment variable ``MEGAENT_OPS_SIMD`` (scalar, avx2 or avx512) names the
 instruction level; without it the highest one that the processor has is taken.

@@ -1,6 +1,6 @@
 """The row operations in CUDA C++ (``csrc/cuda/``): bf16, fp16 and fp32 on a GPU, one read of the logits each.
 
-``scripts/build_cuda`` compiles them into ``megaent/_CUDA.so``, which registers ``torch.ops.megaent_cuda.*``;
+``scripts/build_cuda`` compiles them into ``megaent/_CUDA.*.so``; it registers ``torch.ops.megaent_cuda.*``;
 what each returns is said in ``megaent.ops.reference``. Every row gives the same bits in any batch and at any
 alignment.
 

@@ -141,6 +141,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return save_tiny(root / "hf", vocab_size=VOCAB, **MODELS[request.param])
 
 
+@pytest.mark.both
 def test_log_probs_equal_those_of_transformers(folder: Path, layout: Layout) -> None:
     noise = torch.Generator().manual_seed(2)
     prompt, response = torch.randint(0, VOCAB, (2, 16), generator=noise).tolist()

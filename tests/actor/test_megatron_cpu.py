@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import sys
 from pathlib import Path
 
-import megatron.core
 import pytest
 import torch
 from megatron.core.optimizer import clip_grads
 
 from megaent.actor import megatron_cpu
+from megaent.errors import MissingDependency
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.both]
 
 
 def test_the_version_is_the_one_that_was_read() -> None:
-    assert megatron.core.__version__ == "0.16.1"
+    installed = importlib.metadata.version("megatron-core")
+    assert installed == ("0.16.1" if sys.version_info < (3, 12) else "0.19.2")
 
 
 @pytest.mark.parametrize("name", megatron_cpu.ADAPTATIONS)
-def test_each_adaptation_still_has_its_site(name: str) -> None:
-    """When this fails, Megatron no longer needs the adaptation: take it out."""
-    for module, text in megatron_cpu.ADAPTATIONS[name].needles:
+def test_each_adaptation_has_its_site_in_the_versions_it_names_and_in_no_other(name: str) -> None:
+    """When this fails, Megatron no longer needs the adaptation, or needs it already: mend its versions."""
+    adaptation = megatron_cpu.ADAPTATIONS[name]
+    is_expected = megatron_cpu.version() in adaptation.versions
+    for module, text in adaptation.needles:
         spec = importlib.util.find_spec(module)
         assert spec is not None, f"{module} is gone"
         assert spec.origin is not None, f"{module} has no source"
-        assert text in Path(spec.origin).read_text(), f"{module} no longer contains {text}"
+        is_there = text in Path(spec.origin).read_text()
+        assert is_there == is_expected, f"{module} {'contains' if is_there else 'no longer contains'} {text}"
+
+
+def test_a_version_that_nobody_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "megatron_core-0.17.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: megatron-core\nVersion: 0.17.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingDependency, match=r"megatron-core 0\.17\.1 is installed.*0\.16 and 0\.19 were"):
+        megatron_cpu.version()
 
 
 def test_adapting_twice_changes_nothing_more() -> None:

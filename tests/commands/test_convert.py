@@ -99,6 +99,7 @@ def megatron(root: Path, hf: dict[str, Path]) -> dict[str, Path]:
 # ---------------------------------------------------------------- there and back
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("name", MODELS)
 def test_there_and_back_gives_the_same_files(hf: dict, megatron: dict, tmp_path: Path, name: str) -> None:
     quietly(megatron[name], tmp_path / "back")
@@ -208,6 +209,7 @@ def in_process(arguments: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("model", IN_LAYOUTS)
 def test_converted_weights_load_under_every_layout(actors: dict, hf: dict, model: str, layout: str) -> None:
@@ -215,6 +217,7 @@ def test_converted_weights_load_under_every_layout(actors: dict, hf: dict, model
     assert differing(loaded, tensors(hf[model])) == []
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("model", IN_LAYOUTS)
 def test_a_checkpoint_of_every_layout_becomes_what_the_actor_holds(

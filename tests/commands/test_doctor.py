@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from megaent.commands.doctor import Check, doctor, exit_code, render
+from megaent.commands.doctor import CURRENT, PREVIOUS, Check, Pair, doctor, exit_code, render
 from megaent.ops.backend import available_backends
 
 
@@ -32,7 +35,13 @@ def test_this_environment_can_train() -> None:
 
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("megatron-core", "0.17.0"), ("torch", "2.10.1+cu130"), ("numpy", "2.4.0"), ("transformers", "4.57.1")],
+    [
+        ("megatron-core", "0.17.0"),
+        ("torch", "2.10.1+cu130"),
+        ("torch", "2.15.0"),
+        ("numpy", "2.4.0"),
+        ("transformers", "4.57.1"),
+    ],
 )
 def test_a_version_out_of_range_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, version: str
@@ -44,6 +53,33 @@ def test_a_version_out_of_range_is_missing(
     assert version in found(checks, name).found
     assert "wanted" in found(checks, name).found
     assert exit_code(checks) != 0
+
+
+def test_the_pair_in_use_is_named_and_what_the_other_would_bring() -> None:
+    mine, other = ("3.11", "0.19") if sys.version_info < (3, 12) else ("3.12 or 3.13", "0.16.1")
+    said = found(doctor(), "pair").found
+    assert said.startswith(
+        f"Python {mine} with megatron-core {importlib.metadata.version('megatron-core')}; "
+    )
+    assert f"would bring megatron-core {other}" in said
+
+
+@pytest.mark.parametrize("pair", [PREVIOUS, CURRENT])
+def test_the_doctor_and_pyproject_ask_for_the_same_versions(repository: Path, pair: Pair) -> None:
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    environment = {"python_version": "3.11" if pair is PREVIOUS else "3.12"}
+    asked = [Requirement(line) for line in (*extras["train"], *extras["gpu"])]
+    ranges = {
+        each.name: each.specifier
+        for each in asked
+        if each.marker is None or each.marker.evaluate(environment)
+    }
+    for name, (at_least, below) in (
+        ("megatron-core", pair.megatron),
+        ("transformer-engine", pair.transformer_engine),
+    ):
+        assert ranges[name].contains(".".join(map(str, at_least)))
+        assert not ranges[name].contains(".".join(map(str, below)))
 
 
 def test_a_package_that_only_shares_the_name_of_apex_is_told_apart_and_not_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(1000)]
 
 
 class Runs:
-    """Each world size is started once and runs all its layouts, both precisions and both models."""
+    """Each world size is started once for the parity of all its layouts, and once for the methods in them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,15 +36,22 @@ class Runs:
             "untied": save_tiny(root / "untied", family="qwen2", tie=False),
             "tied": save_tiny(root / "tied", family="qwen2", tie=True),
         }
-        self._started: set[int] = set()
+        self._started: set[tuple[str, int]] = set()
 
     def result(self, layout: str, precision: str, model: str, variant: str = "even") -> dict:
-        size = LAYOUTS[layout][0]
-        if size not in self._started:
-            self._start(size)
+        self._start("parity", LAYOUTS[layout][0], self._parity)
         return torch.load(self._out(layout, precision, model, variant), weights_only=True)
 
-    def _start(self, size: int) -> None:
+    def of_method(self, layout: str, choice: str) -> dict:
+        self._start("methods", LAYOUTS[layout][0], self._methods)
+        return torch.load(self._method_out(layout, choice), weights_only=True)
+
+    def _start(self, kind: str, size: int, jobs: Callable[[int], list[dict]]) -> None:
+        if (kind, size) not in self._started:
+            launch(jobs(size), size, self.root)
+            self._started.add((kind, size))
+
+    def _parity(self, size: int) -> list[dict]:
         jobs = [
             job(name, precision, folder, self._out(name, key, model, "even"))
             for name, (world, _) in LAYOUTS.items()
@@ -56,20 +64,15 @@ class Runs:
                 for variant, holders in (("unequal", UNEQUAL), ("empty", EMPTY)):
                     out = self._out(name, "fp64", "untied", variant)
                     jobs.append(job(name, FP64, self.folders["untied"], out, holders=holders))
-        jobs += [
+        return jobs
+
+    def _methods(self, size: int) -> list[dict]:
+        return [
             job(name, METHOD_STEPS, self.folders["untied"], self._method_out(name, choice), method=method)
             for name in METHOD_LAYOUTS
             if LAYOUTS[name][0] == size
             for choice, method in METHODS.items()
         ]
-        launch(jobs, size, self.root)
-        self._started.add(size)
-
-    def of_method(self, layout: str, choice: str) -> dict:
-        size = LAYOUTS[layout][0]
-        if size not in self._started:
-            self._start(size)
-        return torch.load(self._method_out(layout, choice), weights_only=True)
 
     def _method_out(self, layout: str, choice: str) -> Path:
         return self.root / f"{layout}-{choice}.pt"
@@ -92,6 +95,7 @@ def truth(runs: Runs) -> dict[tuple[str, str], PlainResult]:
     }
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("model", ["untied", "tied"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_three_steps_in_fp32_follow_plain_torch(runs: Runs, truth: dict, layout: str, model: str) -> None:
@@ -102,12 +106,14 @@ def test_three_steps_in_fp32_follow_plain_torch(runs: Runs, truth: dict, layout:
     assert found["norm"] <= 1e-5, found
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("model", ["untied", "tied"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_step_in_fp64_equals_plain_torch(runs: Runs, truth: dict, layout: str, model: str) -> None:
     check_fp64(differences(runs.result(layout, "fp64", model), truth["fp64", model]))
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("variant", ["unequal", "empty"])
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name.startswith("dp2")])
 def test_unequal_and_empty_leaders_change_nothing(runs: Runs, truth: dict, layout: str, variant: str) -> None:

@@ -130,8 +130,9 @@ class Running:
 class Program:
     """The ``megaent`` command with one cache folder for the demonstration's models."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
         self.folder = folder
+        self._python = python
         inherited = {name: value for name, value in os.environ.items() if name not in _OF_TORCHRUN}
         self.environment = inherited | {
             "OMP_NUM_THREADS": "1",
@@ -148,7 +149,7 @@ class Program:
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Running:
         """``under`` is a command that starts the interpreter; ``environment`` is added to ours."""
-        command = [*under, sys.executable, *program, *words]
+        command = [*under, self._python, *program, *words]
         return Running(command, {**self.environment, **environment}, folder=self.folder)
 
     def run(self, *words: str, environment: Mapping[str, str] = MappingProxyType({})) -> Outcome:
