@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(item: pytest.Item) -> str:
-    """Tests of one group run in one process: those of a file, and all that talk to the same SGLang servers."""
+    """Tests of a group run in one process: those of a file, and all that talk to the same SGLang servers."""
     asks_servers = "real_servers" in getattr(item, "fixturenames", ())
     return "servers" if asks_servers else str(item.path)
 
