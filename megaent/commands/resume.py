@@ -30,7 +30,10 @@ def resume(words: list[str], say: Callable[[str], None]) -> None:
     everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
     # Quoted, because Hydra has a meaning for = and , and ( in a value.
     directory = json.dumps(str(path), ensure_ascii=False)
-    everything += [f"run.dir={directory}", f"run.threads={record.threads}", *words[1:]]
+    everything += [f"run.dir={directory}", f"run.threads={record.threads}"]
+    # Prompts that show a date show the one on which the run began.
+    everything += [f"data.date={record.date}"] if record.date else []
+    everything += words[1:]
     config, text = compose_config(everything, check_files=True, say=say)
     _refuse_other_defaults(path, compose_config(record.overrides)[1], words[1:])
     say("loading Megatron-Core")

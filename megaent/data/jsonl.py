@@ -8,6 +8,7 @@ its line, unless ``data.drop_unusable`` says to leave it out, which is logged.
 
 from __future__ import annotations
 
+import datetime
 import errno
 import hashlib
 import json
@@ -21,8 +22,9 @@ from pathlib import Path
 from megaent.answers.key import read_key
 from megaent.data.options import DataOptions
 from megaent.data.task import Task
-from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
-from megaent.errors import DataError
+from megaent.errors import DataError, ModelError
+from megaent.model_folder.template import ChatTemplate
+from megaent.model_folder.tokenizer import load_tokenizer
 from megaent.options import MISSING, require
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
@@ -45,6 +47,7 @@ class JsonlOptions(DataOptions):
     answer_key: str = ""  # "" finds answer, solution, final_answer or target
     template: str = "chat"  # chat | plain
     instruction: str = "Reason step by step and put the final answer in \\boxed{}."
+    date: str = ""  # YYYY-MM-DD that a chat template's clock shows; "" is the day on which the run begins
     timeout_s: float = 2.0  # of checking one answer
     drop_unusable: bool = False  # leave rows out that cannot be graded, instead of refusing the file
 
@@ -54,6 +57,14 @@ class JsonlOptions(DataOptions):
             self.template in ("chat", "plain"),
             f"data.template must be chat or plain, got {self.template!r}",
         )
+        require(
+            not self.date or _is_date(self.date),
+            f"data.date must be a day as YYYY-MM-DD, or empty for the run's first day, got {self.date!r}",
+        )
+
+    @property
+    def day(self) -> datetime.date:
+        return datetime.date.fromisoformat(self.date) if self.date else datetime.date.today()
 
     def require_files(self) -> None:
         for path in filter(None, (self.path, self.eval_path)):
@@ -62,6 +73,13 @@ class JsonlOptions(DataOptions):
                     f"{path} cannot be read: {os.strerror(errno.ENOENT)}; "
                     "set data.path to a .jsonl or .json file"
                 )
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +100,8 @@ def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int
     """The file's questions as prompts for the model, split into training and evaluation."""
     train, evaluation = _split(config)
     tokenizer = load_tokenizer(model_path)
-    if config.template == "chat" and not tokenizer.chat_template:
+    chat = ChatTemplate(tokenizer, config.day) if config.template == "chat" else None
+    if chat is not None and not tokenizer.hf.chat_template:
         raise DataError(
             f"data.template=chat needs a tokenizer with a chat template, and that of {model_path} has none; "
             "set data.template=plain"
@@ -93,31 +112,40 @@ def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int
 
     def prompt(row: Row, name: str) -> Prompt:
         text = "\n".join(filter(None, [row.question, config.instruction]))
-        if config.template == "chat":
-            message = [{"role": "user", "content": text}]
-            text = str(tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
-            # The template writes the special tokens itself.
-            tokens = tokenizer(text, add_special_tokens=False).input_ids
+        if chat is not None:
+            text = _rendered(chat, text, row)
+            tokens = tokenizer.encode_rendered(text)
         else:
             text += "\n"
-            tokens = tokenizer(text).input_ids
+            tokens = tokenizer.encode(text)
         if len(tokens) > max_prompt_tokens:
             raise DataError(
                 f"{row.place}: the prompt has {len(tokens)} tokens, and the model's context leaves room for "
                 f"{max_prompt_tokens} beside rollout.max_new_tokens; shorten or drop the row, or lower "
                 "rollout.max_new_tokens"
             )
-        return Prompt(id=name, tokens=tuple(tokens), text=text, answer=row.answer)
+        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer)
 
+    training, held_out = prompts(train), prompts(evaluation)
     return Task(
-        train=prompts(train),
-        evaluation=prompts(evaluation),
+        train=training,
+        evaluation=held_out,
         grader="math",
         grader_options={"timeout_s": config.timeout_s},
-        stop_token_ids=end_token_ids(model_path, tokenizer),
-        decode=decoder(tokenizer),
+        stop_token_ids=tokenizer.end_ids,
+        decode=tokenizer.decode,
+        spell=tokenizer.spell,
         step_boundary="\n\n",
+        date=config.day.isoformat() if chat is not None and chat.reads_clock else "",
+        notes=chat.notes(training[0].text) if chat is not None and training else (),
     )
+
+
+def _rendered(chat: ChatTemplate, text: str, row: Row) -> str:
+    try:
+        return chat.render(text)
+    except ModelError as error:
+        raise ModelError(f"{row.place}: {error}") from error
 
 
 def _names(rows: Sequence[Row]) -> Iterator[str]:

@@ -29,12 +29,14 @@ class CommandRecord:
     overrides: tuple[str, ...]
     environment: dict[str, str]
     threads: int  # of torch, in each process
+    date: str = ""  # that the chat template wrote into the prompts, YYYY-MM-DD; "" where it wrote none
 
 
-def render_command(overrides: Sequence[str], *, threads: int) -> str:
+def render_command(overrides: Sequence[str], *, threads: int, date: str = "") -> str:
     """The text of command.json for this process."""
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     record = {"overrides": list(overrides), "environment": environment, "threads": threads}
+    record |= {"date": date} if date else {}
     return json.dumps(record, indent=2) + "\n"
 
 
@@ -47,6 +49,7 @@ def read_command(run: Path) -> CommandRecord:
             overrides=tuple(str(item) for item in record["overrides"]),
             environment={name: str(record["environment"][name]) for name in record["environment"]},
             threads=int(record["threads"]),
+            date=str(record.get("date", "")),
         )
     except FileNotFoundError as error:
         raise CheckpointError(

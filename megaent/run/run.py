@@ -20,12 +20,14 @@ from megaent.report.curves import before_after_markdown, before_after_table, dra
 from megaent.report.progress import Progress
 from megaent.run.config import TrainConfig
 from megaent.run.directory import Recorder, RunDirectory, log_to
+from megaent.run.introduction import first_prompt, introduce
 from megaent.run.launch import (
     build_actor,
     build_trainer,
     check_before_building,
     join,
     load_prompts,
+    of_one_day,
     run_path,
 )
 from megaent.run.models import model_folder
@@ -40,13 +42,16 @@ log = logging.getLogger(__name__)
 def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_resumed: bool = False) -> None:
     """Run ``config`` to its last step; every rank calls it. Raises MegaentError."""
     check_before_building(config)
-    say = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False).print
+    console = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False)
+    say = console.print
     folder = model_folder(config.model, config.data, say=say, timeout_s=config.run.timeout_s)
     say("loading the tokenizer and the prompts")
     task, stream = load_prompts(config, folder)
+    introduce(task, console)
     say(f"{len(task.train)} prompts to train on, {len(task.evaluation)} held out; building {folder}")
     layout = join(config)
     try:
+        task, stream = of_one_day(config, folder, layout, (task, stream))
         directory = RunDirectory(run_path(config, layout))
         if layout.rank == 0 and not is_resumed:
             directory.refuse_existing()
@@ -61,6 +66,8 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
                         overrides=overrides,
                         method="\n".join([repr(config.method), "", *config.method.words()]),
                         threads=torch.get_num_threads(),
+                        prompt=first_prompt(task),
+                        date=task.date,
                     )
                 log_to(directory.path)
             layout.barrier()

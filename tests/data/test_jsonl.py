@@ -179,7 +179,7 @@ def test_other_unusable_files_say_what_was_expected(tmp_path: Path, byte_model: 
     (tmp_path / "object.json").write_text('{"data": []}')
     with pytest.raises(DataError, match="must be a JSON array of objects, got dict"):
         read_rows(config, tmp_path / "object.json")
-    with pytest.raises(ModelError, match=r"expected a Hugging Face model folder with config.json"):
+    with pytest.raises(ModelError, match=r"must be a Hugging Face folder with a config.json"):
         load(write(tmp_path, [GSM8K]), tmp_path)
 
 
