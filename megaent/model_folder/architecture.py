@@ -88,7 +88,7 @@ def read_config(folder: Path) -> Fields:
         )
     config = read_fields(file)
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ModelError(f"{file}: model_type must be one of {', '.join(FAMILIES)}, got {family!r}")
     return config
 
@@ -197,7 +197,9 @@ def _refuse_windows(config: Fields, family: Family) -> None:
     if not config.flag("use_sliding_window", False):
         return
     window = config.values.get("sliding_window", family.window)
-    first = config.whole("max_window_layers", 28) if family.window else 0
+    first = config.values.get("max_window_layers", 28) if family.window else 0
+    if isinstance(first, bool) or not isinstance(first, int):
+        raise config.wrong("max_window_layers", "a number of layers")
     if window is not None and first < layers:
         raise ModelError(
             f"{config.file}: use_sliding_window=true gives layers a sliding window of {window} tokens, which "

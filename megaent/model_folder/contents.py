@@ -56,8 +56,9 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_weights(folder: Path, architecture: Architecture) -> list[str]:
+def check_weights(folder: Path, architecture: Architecture | None = None) -> list[str]:
     """What a load leaves out, in words. Raises ModelError for what may be neither used nor ignored."""
+    architecture = architecture or read_architecture(folder)
     stored = stored_tensors(folder)
     expected = expected_shapes(architecture)
     _refuse_packed(folder, stored)

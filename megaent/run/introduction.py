@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 from megaent.data.task import Task
+from megaent.model_folder.contents import check_weights
 
 _ENDS_SHOWN = 8
 _CHARACTERS_SHOWN = 2000
 
 
-def introduce(task: Task, console: Console) -> None:
-    for line in (f"responses end with {ends(task)}", *task.notes, "the first prompt (prompt.txt):"):
+def introduce(task: Task, folder: Path, console: Console) -> None:
+    """``folder`` is the model's, as the run was given it."""
+    left_out = (f"left out of the model's files: {what}" for what in check_weights(folder))
+    for line in (
+        *left_out,
+        f"responses end with {ends(task)}",
+        *task.notes,
+        "the first prompt (prompt.txt):",
+    ):
         console.print(line, markup=False, soft_wrap=True)
     prompt = first_prompt(task)
     more = len(prompt) - _CHARACTERS_SHOWN

@@ -47,7 +47,7 @@ def train(config: TrainConfig, config_yaml: str, overrides: list[str], *, is_res
     folder = model_folder(config.model, config.data, say=say, timeout_s=config.run.timeout_s)
     say("loading the tokenizer and the prompts")
     task, stream = load_prompts(config, folder)
-    introduce(task, console)
+    introduce(task, folder, console)
     say(f"{len(task.train)} prompts to train on, {len(task.evaluation)} held out; building {folder}")
     layout = join(config)
     try:
