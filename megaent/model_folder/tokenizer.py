@@ -30,9 +30,9 @@ class Tokenizer:
         """A prompt: what the tokenizer puts in front of a text stays, what closes it (eos) does not."""
         whole = list(self.hf(text).input_ids)
         inner = list(self.hf(text, add_special_tokens=False).input_ids)
-        for start in range(len(whole) - len(inner) + 1):
-            if whole[start : start + len(inner)] == inner:
-                return tuple(whole[: start + len(inner)])
+        stop = self._num_before + len(inner)
+        if whole[self._num_before : stop] == inner:
+            return tuple(whole[:stop])
         while whole and whole[-1] in self.end_ids:
             whole.pop()
         return tuple(whole)
@@ -57,6 +57,13 @@ class Tokenizer:
     def newline_ids(self) -> tuple[int, ...]:
         """Every token whose text contains a newline."""
         return tuple(i for i in range(len(self.hf)) if "\n" in self.hf.decode([i]))
+
+    @cached_property
+    def _num_before(self) -> int:
+        """Tokens that are put in front of any text."""
+        whole, inner = self.hf("0").input_ids, self.hf("0", add_special_tokens=False).input_ids
+        places = range(len(whole) - len(inner) + 1)
+        return next((start for start in places if whole[start : start + len(inner)] == inner), 0)
 
     @cached_property
     def _ends(self) -> frozenset[int]:
