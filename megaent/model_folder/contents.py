@@ -16,7 +16,7 @@ _PACKED = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|nested_absmax|nested_quant_map|quant_state\..+"
     r"|weight_scale(_inv)?|weight_scale_2|weight_packed|weight_shape|weight_zero_point|input_scale|weight_format)$"
 )
-_TAKE_WHOLE = "take the model's release in bfloat16 (without -FP8, -GPTQ, -AWQ, -bnb or -Int in its name)"
+_TAKE_WHOLE = "take the model's release in bfloat16, not quantised (its name without -FP8, -GPTQ, -AWQ, -bnb)"
 
 
 def check_folder(folder: Path) -> Architecture:
