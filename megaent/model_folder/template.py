@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,15 +27,16 @@ class ChatTemplate:
         self._now = datetime.datetime.combine(date, datetime.time())
         self.reads_clock = False
 
-    def render(self, question: str) -> str:
-        """The prompt of one question, up to where the model's answer begins. Raises ModelError."""
+    def render(self, turns: Sequence[tuple[str, str]]) -> str:
+        """The prompt of (role, text) turns, up to where the model's answer begins. Raises ModelError."""
+        question = turns[-1][1]
         try:
-            text = self._render(question)
+            text = self._render(turns)
         except Exception as error:  # whatever a template raises, and jinja for one that is none
             cause = " ".join(str(error).split())[:200]
             reason = f"fails: {type(error).__name__}: {cause}"
             raise self._refused(reason, question) from error
-        if not _holds(text, question):
+        if not all(_holds(text, said) for role, said in turns if role == "user"):
             raise self._refused("does not write the question into the prompt", question)
         return text
 
@@ -49,7 +50,7 @@ class ChatTemplate:
 
     def _takes_parts(self, question: str) -> bool:
         try:
-            return _holds(self._render([{"type": "text", "text": question}]), question)
+            return _holds(self._render([("user", [{"type": "text", "text": question}])]), question)
         except Exception:
             return False
 
@@ -66,11 +67,13 @@ class ChatTemplate:
         )
         return tuple(sentence for is_so, sentence in found if is_so)
 
-    def _render(self, content: Any) -> str:
+    def _render(self, turns: Sequence[tuple[str, Any]]) -> str:
         with self._clock():
             return str(
                 self._tokenizer.hf.apply_chat_template(
-                    [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+                    [{"role": role, "content": content} for role, content in turns],
+                    add_generation_prompt=True,
+                    tokenize=False,
                 )
             )
 

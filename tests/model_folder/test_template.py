@@ -33,25 +33,25 @@ def template(folder: Path, text: object, *, day: datetime.date = DAY) -> ChatTem
 def test_a_prompt_is_what_transformers_renders(tmp_path: Path) -> None:
     chat = template(tmp_path, OPEN)
     for question in ("What is 1 + 1?", "a\nb", "{{ 1 }} <s>"):
-        assert chat.render(question) == f"<s>user\n{question}<|turn|><s>assistant\n"
+        assert chat.render([("user", question)]) == f"<s>user\n{question}<|turn|><s>assistant\n"
     assert not chat.reads_clock
-    assert chat.notes(chat.render("q")) == ()
+    assert chat.notes(chat.render([("user", "q")])) == ()
 
 
 @pytest.mark.parametrize(("text", "shown"), [(CLOCK, "Today Date: 06 Jul 2024\n"), (MACRO, "Saturday\n")])
 def test_the_clock_shows_the_day_that_it_was_told(tmp_path: Path, text: str, shown: str) -> None:
     chat = template(tmp_path, text)
-    assert chat.render("q").startswith(shown)
+    assert chat.render([("user", "q")]).startswith(shown)
     assert chat.reads_clock
-    assert any("2024-07-06 (data.date)" in note for note in chat.notes(chat.render("q")))
+    assert any("2024-07-06 (data.date)" in note for note in chat.notes(chat.render([("user", "q")])))
     other = template(tmp_path, text, day=DAY + datetime.timedelta(days=1))
-    assert not other.render("q").startswith(shown)
-    assert chat.render("q").startswith(shown)
+    assert not other.render([("user", "q")]).startswith(shown)
+    assert chat.render([("user", "q")]).startswith(shown)
 
 
 def test_the_clock_of_others_goes_on(tmp_path: Path) -> None:
     chat = template(tmp_path, CLOCK)
-    chat.render("q")
+    chat.render([("user", "q")])
     hf = load_tokenizer(tmp_path).hf
     hf.chat_template = CLOCK
     message = [{"role": "user", "content": "q"}]
@@ -61,7 +61,7 @@ def test_the_clock_of_others_goes_on(tmp_path: Path) -> None:
 
 def test_a_template_that_opens_the_thinking_is_followed_and_told(tmp_path: Path) -> None:
     chat = template(tmp_path, OPEN + "<think>{{ '\n' }}")
-    prompt = chat.render("q")
+    prompt = chat.render([("user", "q")])
     assert prompt.endswith("<s>assistant\n<think>\n")
     [note] = chat.notes(prompt)
     assert "opens '<think>" in note
@@ -93,10 +93,12 @@ PARTS = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}
 def test_a_template_that_writes_no_prompt_is_refused(tmp_path: Path, text: object, says: str) -> None:
     chat = template(tmp_path, text)
     with pytest.raises(ModelError, match=says) as refused:
-        chat.render("What is 1 + 1?")
+        chat.render([("user", "What is 1 + 1?")])
     assert "\n" not in str(refused.value)
     assert "data.template=plain" in str(refused.value)
 
 
 def test_of_several_templates_the_default_is_taken(tmp_path: Path) -> None:
-    assert template(tmp_path, {"tool_use": "x", "default": OPEN}).render("q").startswith("<s>user")
+    assert (
+        template(tmp_path, {"tool_use": "x", "default": OPEN}).render([("user", "q")]).startswith("<s>user")
+    )
