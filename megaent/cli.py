@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
     """One clear message instead of a traceback for everything a person can mend."""
     from megaent.errors import MegaentError, Stopped
+    from megaent.lifetime import end_with_parent
 
+    end_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
     # Once a run trains, what a signal means and costs is its own affair (megaent.run.stopping).
     hint = " before the first step; nothing is lost" if command in (_train, _resume) else ""

@@ -60,6 +60,7 @@ def test_sigterm_amid_a_checkpoint(program: Program, reference: Path) -> None:
     run = program.folder / "terminated-saving"
     running = program.start("train", *DEMO, *ENDLESS, "checkpoint.every=1", f"run.dir={run}")
     running.wait_until(lambda: is_saving(run))
+    assert len(running.descendants()) == 1, "files are written by threads: there is nobody to leave behind"
     running.signal_leader(signal.SIGTERM)
     check_end(running, run, "terminated")
     done = min(recorded_steps(run), 6)
