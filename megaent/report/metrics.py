@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -152,6 +153,8 @@ class TensorBoardWriter:
             raise MissingDependency(
                 "TensorBoard is missing; run `pip install 'megaent[train]'` or set run.tensorboard=false"
             ) from error
+        self._others = threading.excepthook
+        threading.excepthook = self._hear
         self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -189,6 +192,12 @@ class TensorBoardWriter:
 
     def close(self) -> None:
         self._writer.close()
+        threading.excepthook = self._others
+
+    def _hear(self, failure: threading.ExceptHookArgs) -> None:
+        """What fails in TensorBoard's thread is raised again by the next call: no traceback meanwhile."""
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            self._others(failure)
 
 
 def _finite(name: str, value: float, *, step: int) -> float:

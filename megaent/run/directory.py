@@ -118,9 +118,10 @@ class Recorder:
         responses_kept: int,
     ) -> None:
         self._directory = directory
-        self._lines = JsonLinesWriter(directory.metrics)
         board = directory.path / "tensorboard"
-        self._board = TensorBoardWriter(board, first_step=first_step) if tensorboard else None
+        with self._explained():
+            self._lines = JsonLinesWriter(directory.metrics)
+            self._board = TensorBoardWriter(board, first_step=first_step) if tensorboard else None
         self._vocab_size = vocab_size
         self._responses_kept = responses_kept
 

@@ -95,3 +95,21 @@ def test_checkpoints_come_by_the_clock(program: Program, reference: Path) -> Non
     words = (*DEMO, "checkpoint.every=0", "checkpoint.minutes=1e-9", "steps=3", f"run.dir={run}")
     program.run("train", *words).check()
     assert committed(run) == [1, 3]
+
+
+def test_all_processes_of_a_run_stop_after_the_same_step(program: Program, reference: Path) -> None:
+    """torchrun passes the signal on to its workers, and reports in its own way that they ended."""
+    run = program.folder / "torchrun-stopped"
+    options = ("--standalone", "--nproc-per-node", "2", "-m", "megaent")
+    words = ("train", *DEMO, *ENDLESS, f"run.dir={run}")
+    running = program.start(*options, *words, program=("-m", "torch.distributed.run"))
+    running.wait_until(lambda: recorded_steps(run) >= 1)
+    running.signal_leader(signal.SIGTERM)
+    outcome = running.finish(limit_s=90)
+    assert outcome.code != 0
+    done = recorded_steps(run)
+    assert f"megaent (rank 0): stopped after step {done} of 1000, which is saved" in outcome.err
+    assert "megaent (rank 1)" not in outcome.err
+    assert committed(run) == [done]
+    assert outcome.left_behind == ()
+    assert repeatable(run)[0]["accuracy/mean"] == repeatable(reference)[0]["accuracy/mean"]
