@@ -26,12 +26,11 @@ def resume(words: list[str], say: Callable[[str], None]) -> None:
     # Before torch is imported: some of them change what it computes.
     os.environ.update({name: record.environment[name] for name in ENVIRONMENT if name in record.environment})
     from megaent.config.composition import compose_config
+    from megaent.config.overrides import quoted
     from megaent.config.paths import with_absolute_paths
 
     everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
-    # Quoted, because Hydra has a meaning for = and , and ( in a value.
-    directory = json.dumps(str(path), ensure_ascii=False)
-    everything += [f"run.dir={directory}", f"run.threads={record.threads}", *words[1:]]
+    everything += [f"run.dir={quoted(str(path))}", f"run.threads={record.threads}", *words[1:]]
     config, text = compose_config(everything, check_files=True, say=say)
     recorded, began = list(record.overrides), compose_config(record.overrides)[1]
     goes_on = began

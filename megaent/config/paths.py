@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
+
+from megaent.config.overrides import quoted
 
 PATHS = ("model.path", "data.path", "data.eval_path", "rollout.python", "run.dir")
 
@@ -24,5 +25,4 @@ def with_absolute_paths(overrides: Sequence[str], text: str) -> list[str]:
     composed = OmegaConf.create(text)
     values = {key: OmegaConf.select(composed, key) for key in PATHS}
     kept = [word for word in overrides if word.split("=", 1)[0].lstrip("+") not in PATHS]
-    # Quoted, because Hydra has a meaning for = and , and ( in a value.
-    return kept + [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value]
+    return kept + [f"{key}={quoted(value)}" for key, value in values.items() if value]
