@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from megaent.actor.actor import Placement
-from megaent.actor.parallel import close_parallel
+from megaent.actor.parallel import close_parallel, resolve_device
 from megaent.errors import Stopped
 from megaent.evaluation.sampled import as_numbers, evaluate
 from megaent.loop.trainer import Trainer
@@ -24,6 +24,7 @@ from megaent.report.metrics import step_ranges
 from megaent.report.progress import Progress
 from megaent.run.config import TrainConfig
 from megaent.run.directory import Recorder, RunDirectory, log_to
+from megaent.run.environment import check_ops
 from megaent.run.identity import identity_of
 from megaent.run.launch import (
     build_actor,
@@ -58,6 +59,7 @@ def train(
     run's identity that a resumed one has other values of on purpose.
     """
     check_before_building(config)
+    check_ops(config.model.dtype, resolve_device(config.device))
     say = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False).print
     folder = model_folder(config.model, config.data, say=say, timeout_s=config.run.timeout_s)
     say("loading the tokenizer and the prompts")
