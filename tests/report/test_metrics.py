@@ -235,3 +235,22 @@ def test_tensorboard_refuses_what_is_not_finite(tmp_path: Path) -> None:
     with pytest.raises(NumericsError, match="loss"):
         writer.write(1, {"loss": math.nan})
     writer.close()
+
+
+def test_a_full_disk_is_one_error_and_no_traceback_of_tensorboards_thread(tmp_path: Path) -> None:
+    program = f"""
+import resource, time
+from pathlib import Path
+from megaent.report.metrics import TensorBoardWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    writer = TensorBoardWriter(Path({str(tmp_path)!r}))
+    for step in range(100):
+        writer.write(step, {{"loss": 0.5}})
+        time.sleep(0.01)
+except OSError as error:
+    print("refused:", error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "refused: File too large\n"
+    assert "Traceback" not in done.stderr
