@@ -70,7 +70,9 @@ class PackedAttention(MegatronModule):
         super().__init__(config=config)
         groups = pg_collection or ProcessGroupCollection.use_mpu_process_groups(required_pgs=["tp", "cp"])
         self.cp_group = groups.cp
-        self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
+        # What YaRN adds to the scale belongs to layers that turn their queries and keys.
+        is_turned = not (config.no_rope_freq and config.no_rope_freq[layer_number - 1])  # type: ignore[index]
+        self.scale = softmax_scale if softmax_scale and is_turned else 1.0 / math.sqrt(config.kv_channels)
 
     def forward(
         self,

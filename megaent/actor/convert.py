@@ -21,10 +21,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from megaent.actor.architecture import Architecture
 from megaent.actor.model import PolicyModel
 from megaent.actor.parallel import Layout
 from megaent.errors import ModelError
+from megaent.model_folder.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from megaent.actor.architecture import Architecture, read_architecture
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
-from megaent.actor.hf_folder import open_weights, weights_digest
 from megaent.actor.microbatch import (
     Microbatch,
     build_microbatch,
@@ -41,6 +39,9 @@ from megaent.actor.optimizer import (
 from megaent.actor.parallel import ContextParallel, Layout
 from megaent.actor.state import load_state, save_state
 from megaent.errors import ConfigError, NumericsError
+from megaent.model_folder.architecture import Architecture, read_architecture
+from megaent.model_folder.contents import check_weights
+from megaent.model_folder.hf_folder import open_weights, weights_digest
 from megaent.objective.method import Loss
 from megaent.ops.reference import statistics_dtype
 from megaent.types import Experience, Metrics, TokenTerms
@@ -262,7 +263,7 @@ class MegatronActor:
 
     @property
     def identity(self) -> dict[str, object]:
-        return asdict(self.architecture)
+        return self.architecture.identity
 
     def save(self, folder: Path) -> None:
         save_state(self, folder)
@@ -278,6 +279,7 @@ class MegatronActor:
 
     def load_folder(self, folder: Path) -> None:
         """Replace the weights by those of a Hugging Face folder; the optimizer stays as it is."""
+        check_weights(folder, self.architecture)
         with open_weights(folder) as read:
             load_weights(self.models, self.architecture, self.layout, read)
 

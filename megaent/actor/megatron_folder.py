@@ -15,6 +15,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -38,39 +39,24 @@ from torch.distributed.checkpoint.planner import (
 )
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from megaent.actor.architecture import Architecture
 from megaent.actor.convert import FUSED_NAMES, Piece, pieces, to_shard
 from megaent.actor.state import check_pickles
 from megaent.errors import CheckpointError
+from megaent.model_folder.architecture import Architecture
+from megaent.model_folder.contents import expected_shapes
 
 # ---------------------------------------------------------------- where a piece lies
 
 
 def hf_shapes(piece: Piece, architecture: Architecture) -> tuple[tuple[int, ...], ...]:
     """The shapes that a piece's Hugging Face tensors have by the configuration."""
-    hidden, inner, vocab = architecture.hidden_size, architecture.intermediate_size, architecture.vocab_size
-    width = architecture.head_dim
-    queries, keys = architecture.num_heads * width, architecture.num_kv_heads * width
-    shapes = {
-        "embed_tokens.weight": (vocab, hidden),
-        "input_layernorm.weight": (hidden,),
-        "q_proj.weight": (queries, hidden),
-        "k_proj.weight": (keys, hidden),
-        "v_proj.weight": (keys, hidden),
-        "q_proj.bias": (queries,),
-        "k_proj.bias": (keys,),
-        "v_proj.bias": (keys,),
-        "q_norm.weight": (width,),
-        "k_norm.weight": (width,),
-        "o_proj.weight": (hidden, queries),
-        "post_attention_layernorm.weight": (hidden,),
-        "gate_proj.weight": (inner, hidden),
-        "up_proj.weight": (inner, hidden),
-        "down_proj.weight": (hidden, inner),
-        "norm.weight": (hidden,),
-        "lm_head.weight": (vocab, hidden),
-    }
-    return tuple(shapes[".".join(name.split(".")[-2:])] for name in piece.hf_names)
+    shapes = _shapes(architecture)
+    return tuple(shapes[name] for name in piece.hf_names)
+
+
+@lru_cache(maxsize=8)
+def _shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    return expected_shapes(architecture)
 
 
 def _shape(piece: Piece, architecture: Architecture) -> tuple[int, ...]:

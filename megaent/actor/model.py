@@ -19,10 +19,12 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from megaent.actor.architecture import Architecture
 from megaent.actor.attention import PackedAttention, RMSNorm
 from megaent.actor.canary import disagreement
+from megaent.actor.rotary import inverse_frequencies, softmax_scale
 from megaent.actor.sizes import Sizes
+from megaent.errors import ConfigError
+from megaent.model_folder.architecture import Architecture
 from megaent.ops import TokenStatistics, Vocabulary, linear_logprob_entropy
 
 
@@ -98,6 +100,11 @@ def transformer_config(
 ) -> TransformerConfig:
     """Megatron's configuration of ``architecture`` under a layout; ``recompute`` every layer or none."""
     on_gpu = torch.cuda.is_available()
+    if implementation == "transformer_engine" and architecture.no_rope_layers and softmax_scale(architecture):
+        raise ConfigError(
+            "yarn beside layers without rotation needs a scale for each layer, which Transformer Engine is "
+            "not given; set model.implementation=local"
+        )
     recomputation = (
         {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
         if recompute
@@ -117,6 +124,8 @@ def transformer_config(
         add_bias_linear=False,
         add_qkv_bias=architecture.qkv_bias,
         qk_layernorm=architecture.qk_norm,
+        softmax_scale=softmax_scale(architecture),
+        no_rope_freq=_no_rope(architecture),
         hidden_dropout=0.0,
         attention_dropout=0.0,
         use_cpu_initialization=not on_gpu,
@@ -164,7 +173,7 @@ def build_model(
     if implementation == "local":
         num_layers = get_num_layers_to_build(config, vp_stage=vp_stage)
         spec = TransformerBlockSubmodules(layer_specs=[spec] * num_layers, layer_norm=RMSNorm)
-    return PolicyModel(
+    model = PolicyModel(
         config=config,
         transformer_layer_spec=spec,
         vocab_size=architecture.padded_vocab_size,
@@ -174,8 +183,18 @@ def build_model(
         parallel_output=True,
         share_embeddings_and_output_weights=architecture.tie_embeddings,
         position_embedding_type="rope",
-        rotary_base=architecture.rope_theta,  # type: ignore[arg-type]
+        rotary_base=architecture.rotary.theta,  # type: ignore[arg-type]
         rotary_percent=1.0,
         vp_stage=vp_stage,
         true_vocab_size=architecture.vocab_size,
     )
+    # Megatron's own scaling has fixed parameters; angles are made of these frequencies at the first pass.
+    place = model.rotary_pos_emb.inv_freq.device
+    model.rotary_pos_emb.inv_freq = inverse_frequencies(architecture.rotary, architecture.head_dim).to(place)
+    return model
+
+
+def _no_rope(architecture: Architecture) -> list[int] | None:
+    """Megatron's form: 1 for a layer that does not turn its queries and keys."""
+    skipped = architecture.no_rope_layers
+    return [int(layer in skipped) for layer in range(architecture.num_layers)] if skipped else None

@@ -7,7 +7,6 @@ length is where a grader is most often fooled, and most often unfair.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from megaent.answers.find import TAIL, find_answer
 from megaent.answers.key import read_key
 from megaent.answers.read import read
 from megaent.answers.reading import Items, Matrix, Quantity, Relation, Union, Word
-from megaent.data.jsonl import ANSWER_KEYS, QUESTION_KEYS
+from megaent.data.files import read_objects
+from megaent.data.forms import read_form
 from megaent.errors import DataError
 from megaent.reward.checker_pool import CheckerPool
 from megaent.reward.math_answer import MathAnswer
@@ -109,55 +109,24 @@ def _of_run(path: Path) -> Findings:
 
 def _of_file(path: Path) -> Findings:
     findings = Findings(source=f"file {path}")
-    for place, fields in _objects(path):
+    for place, row in read_objects(path):
+        short = place.removeprefix(f"{path} ")
         try:
-            findings.cases.extend(_cases(place, fields))
-        except ValueError as error:
-            findings.unusable.append((place, str(error)))
+            findings.cases.extend(_cases(short, row))
+        except (DataError, ValueError) as error:
+            findings.unusable.append((short, str(error)))
     return findings
 
 
-def _objects(path: Path) -> Iterator[tuple[str, object]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}; audit takes a .jsonl or .json file, or a run"
-        ) from error
-    if text.lstrip().startswith("["):
-        yield from (
-            (f"row {number}", fields) for number, fields in enumerate(_json(text, f"{path}"), start=1)
-        )
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"line {number}", _json(line, f"{path} line {number}")
-
-
-def _json(text: str, place: str) -> list:
-    try:
-        return json.loads(text, parse_float=str)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{place} is no JSON: {error}") from error
-
-
-def _cases(place: str, fields: object) -> list[Case]:
-    if not isinstance(fields, dict):
-        raise ValueError(f"expected a JSON object, got {type(fields).__name__}")
-    key = read_key(_field(fields, ANSWER_KEYS, "answer"))
-    question = str(_field(fields, QUESTION_KEYS, "question"))
+def _cases(place: str, row: object) -> list[Case]:
+    asked = read_form(row)
+    key, question = read_key(asked.answer), asked.turns[-1][1]
+    fields = row if isinstance(row, dict) else {}
     responses = next((fields[name] for name in RESPONSE_KEYS if name in fields), None)
-    if responses is None:
+    if responses is None or any(name in RESPONSE_KEYS for name in asked.form.split(", ")):
         return [Case(place=place, key=key, question="", response=f"\\boxed{{{key}}}", is_key=True)]
     texts = responses if isinstance(responses, list) else [responses]
     return [Case(place=place, key=key, question=question, response=str(text)) for text in texts]
-
-
-def _field(fields: dict[str, object], names: Sequence[str], what: str) -> object:
-    for name in names:
-        if fields.get(name) not in (None, ""):
-            return fields[name]
-    raise ValueError(f"it has no {what}: expected one of {', '.join(names)}")
 
 
 # ---------------------------------------------------------------- verdicts

@@ -19,12 +19,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from megaent.actor.architecture import Architecture, read_architecture
 from megaent.actor.convert import Piece, from_shards, pieces, to_shard
-from megaent.actor.hf_folder import copy_small_files, open_weights, weight_files, write_weights
 from megaent.actor.megatron_folder import hf_shapes, model_bytes, open_pieces, write_pieces
 from megaent.durable import sync
 from megaent.errors import CheckpointError, ConfigError, ModelError
+from megaent.model_folder.architecture import Architecture, read_architecture
+from megaent.model_folder.contents import check_weights
+from megaent.model_folder.hf_folder import copy_small_files, open_weights, write_weights
 from megaent.run.checkpoint import CheckpointStore, newest_valid
 from megaent.run.manifest import FOLDER_NAME, verify
 from megaent.types import Alone
@@ -61,7 +62,8 @@ _SOURCES = (
 
 def _to_megatron(source: Path, partial: Path, report: Report) -> None:
     architecture = read_architecture(source)
-    _check_names(source, architecture)
+    for left_out in check_weights(source, architecture):
+        report(f"left out: {left_out}")
     progress = _Progress(2 * sum(1 for _ in pieces(architecture)), report)
     with open_weights(source) as read:
         dtype = read("model.norm.weight").dtype
@@ -83,20 +85,6 @@ def _to_megatron(source: Path, partial: Path, report: Report) -> None:
             progress.step("comparing", piece)
             _check_equal(piece, whole(piece), written(piece))
     copy_small_files(source, partial / "hf")
-
-
-def _check_names(source: Path, architecture: Architecture) -> None:
-    """Refuse, before the first byte is written, weights that lack a tensor or have one nobody would use."""
-    found = set(weight_files(source))
-    needed = {name for piece in pieces(architecture) for name in piece.hf_names}
-    # transformers ignores the first too; old Llama files carry the second, which follows from the config.
-    ignored = {"lm_head.weight"} if architecture.tie_embeddings else set()
-    ignored |= {name for name in found if name.endswith("rotary_emb.inv_freq")}
-    for names, verb in ((needed - found, "lacks"), (found - needed - ignored, "has unknown")):
-        if names:
-            first, *others = sorted(names)
-            more = f" and {len(others)} more" if others else ""
-            raise ModelError(f"{source} {verb} tensors: {first}{more}; weights and config.json disagree")
 
 
 def _check_tensors(

@@ -30,7 +30,10 @@ def resume(words: list[str], say: Callable[[str], None]) -> None:
     from megaent.config.paths import with_absolute_paths
 
     everything = [o for o in record.overrides if not o.startswith(("run.dir=", "run.threads="))]
-    everything += [f"run.dir={quoted(str(path))}", f"run.threads={record.threads}", *words[1:]]
+    everything += [f"run.dir={quoted(str(path))}", f"run.threads={record.threads}"]
+    # Prompts that show a date show the one on which the run began.
+    everything += [f"data.date={record.date}"] if record.date else []
+    everything += words[1:]
     config, text = compose_config(everything, check_files=True, say=say)
     recorded, began = list(record.overrides), compose_config(record.overrides)[1]
     goes_on = began

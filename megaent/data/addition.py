@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 from megaent.data.options import DataOptions
 from megaent.data.task import Task, alternate
-from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer, newline_token_ids
 from megaent.errors import DataError
+from megaent.model_folder.tokenizer import load_tokenizer
 from megaent.options import require, require_positive
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
@@ -84,7 +84,7 @@ def load_addition(config: AdditionOptions, model_path: Path) -> Task:
         return [
             Prompt(
                 id=f"addition/{split}/{asked.left}+{asked.right}/{draw_seed(text):016x}",
-                tokens=tuple(tokenizer(text).input_ids),
+                tokens=tokenizer.encode(text),
                 text=text,
                 answer=str(asked.left + asked.right),
                 split=split,
@@ -102,8 +102,9 @@ def load_addition(config: AdditionOptions, model_path: Path) -> Task:
             for split, digits in (("easy", config.digits), ("hard", config.hard_digits))
         ),
         grader="first_integer",
-        stop_token_ids=tuple(sorted({*newline_token_ids(tokenizer), *end_token_ids(model_path, tokenizer)})),
-        decode=decoder(tokenizer),
+        stop_token_ids=tuple(sorted({*tokenizer.newline_ids(), *tokenizer.end_ids})),
+        decode=tokenizer.decode,
+        spell=tokenizer.spell,
         step_boundary="\n",
     )
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from megaent.data.options import DataOptions
 from megaent.data.task import Task, alternate
-from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
 from megaent.errors import DataError
+from megaent.model_folder.tokenizer import load_tokenizer
 from megaent.options import require
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
@@ -68,7 +68,7 @@ def load_chain_sum(config: ChainSumOptions, model_path: Path) -> Task:
     splits = {n: split_problems(n, config.largest) for n in lengths}
 
     def prompts(problems: Sequence[Operands]) -> list[Prompt]:
-        return [_prompt(operands, tokenizer(problem_text(operands)).input_ids) for operands in problems]
+        return [_prompt(operands, tokenizer.encode(problem_text(operands))) for operands in problems]
 
     train = {n: _shuffled(train, config.seed) for n, (train, _) in splits.items()}
     shares = even_shares({n: len(problems) for n, problems in train.items()}, total=config.train_prompts)
@@ -76,8 +76,9 @@ def load_chain_sum(config: ChainSumOptions, model_path: Path) -> Task:
         train=tuple(p for n, problems in train.items() for p in prompts(problems[: shares[n]])),
         evaluation=alternate(prompts(held_out) for _, held_out in splits.values()),
         grader="final_number",
-        stop_token_ids=end_token_ids(model_path, tokenizer),
-        decode=decoder(tokenizer),
+        stop_token_ids=tokenizer.end_ids,
+        decode=tokenizer.decode,
+        spell=tokenizer.spell,
         step_boundary=";",
     )
 

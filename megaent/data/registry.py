@@ -36,7 +36,7 @@ def load_task(options: DataOptions, model_path: Path, *, max_prompt_tokens: int)
     """The task that ``options.name`` says, tokenised for the model in ``model_path``.
 
     ``max_prompt_tokens`` is what the model's context leaves beside ``rollout.max_new_tokens``
-    (``megaent.data.tokenizer.context_length``).
+    (``megaent.model_folder.tokenizer.context_length``).
     """
     if max_prompt_tokens < 1:
         raise ConfigError(

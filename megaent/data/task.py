@@ -23,8 +23,15 @@ class Task:
     grader: str
     grader_options: Mapping[str, object] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...]
-    decode: Decode  # token ids -> text, special tokens left out
+    decode: Decode  # token ids -> text, special tokens and the one that ended it left out
+    spell: Decode | None = None  # token ids -> text, special tokens too; None where `decode` leaves none out
     step_boundary: str = ""  # text that closes a step of reasoning; "" for answers without steps
+    date: str = ""  # YYYY-MM-DD that the chat template wrote into the prompts; "" where it reads no clock
+    notes: tuple[str, ...] = ()  # what to tell of the prompts at the start
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """Every token as text, special ones too."""
+        return (self.spell or self.decode)(tokens)
 
 
 def decode_groups(groups: Iterable[Group], decode: Decode) -> list[Group]:

@@ -24,8 +24,8 @@ from typing import NamedTuple
 from megaent.data.chain_sum import EOS, PAD, UNKNOWN
 from megaent.data.options import DataOptions
 from megaent.data.task import Task, alternate
-from megaent.data.tokenizer import decoder, end_token_ids, load_tokenizer
 from megaent.errors import DataError
+from megaent.model_folder.tokenizer import load_tokenizer
 from megaent.options import require
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
@@ -83,7 +83,7 @@ def load_two_strategies(config: TwoStrategiesOptions, model_path: Path) -> Task:
         return [
             Prompt(
                 id=f"two_strategies/{config.modulus}/{problem_text(problem)[2:].replace(' ; ', '-')}",
-                tokens=tuple(tokenizer(problem_text(problem)).input_ids),
+                tokens=tokenizer.encode(problem_text(problem)),
                 text=problem_text(problem),
                 answer=str(sum(problem.numbers) % config.modulus),
                 split=split,
@@ -101,8 +101,9 @@ def load_two_strategies(config: TwoStrategiesOptions, model_path: Path) -> Task:
             for lengths, split in ((EASY, "easy"), (HARD, "hard"))
         ),
         grader="last_result",
-        stop_token_ids=end_token_ids(model_path, tokenizer),
-        decode=decoder(tokenizer),
+        stop_token_ids=tokenizer.end_ids,
+        decode=tokenizer.decode,
+        spell=tokenizer.spell,
         step_boundary=";",
     )
 

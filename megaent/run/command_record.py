@@ -30,6 +30,7 @@ class CommandRecord:
     overrides: tuple[str, ...]
     environment: dict[str, str]
     threads: int  # of torch, in each process
+    date: str = ""  # that the chat template wrote into the prompts, YYYY-MM-DD; "" where it wrote none
 
 
 def _environment(values: dict[str, str]) -> dict[str, str]:
@@ -50,10 +51,11 @@ def _threads(count: object) -> int:
     return count
 
 
-def render_command(overrides: Sequence[str], *, threads: int) -> str:
+def render_command(overrides: Sequence[str], *, threads: int, date: str = "") -> str:
     """The text of command.json for this process."""
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     record = {"overrides": list(overrides), "environment": environment, "threads": threads}
+    record |= {"date": date} if date else {}
     return json.dumps(record, indent=2) + "\n"
 
 
@@ -66,6 +68,7 @@ def read_command(run: Path) -> CommandRecord:
             overrides=tuple(str(item) for item in record["overrides"]),
             environment=_environment(record["environment"]),
             threads=_threads(record["threads"]),
+            date=str(record.get("date", "")),
         )
     except FileNotFoundError as error:
         raise CheckpointError(

@@ -1,7 +1,8 @@
 """What a run leaves behind, for people and for ``resume``.
 
-    config.yaml      the resolved configuration     command.json   overrides and environment
+    config.yaml      the resolved configuration     command.json   overrides, environment, date of the prompts
     method.txt       the method, and in words       log.txt        what was said
+    prompt.txt       the first prompt, as the model reads it
     metrics.jsonl    one line a step                tensorboard/   the same, and histograms
     responses.md     a few responses a step         checkpoints/   newest last
     hf/              the model's small files        references/    policies a later phase refers to
@@ -21,11 +22,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from megaent.actor.hf_folder import copy_small_files
 from megaent.durable import explained, replace_file
 from megaent.errors import ConfigError
 from megaent.experience.describe import histogram_edges
 from megaent.loop.trainer import StepReport
+from megaent.model_folder.hf_folder import copy_small_files
 from megaent.report.metrics import JsonLinesWriter, TensorBoardWriter, truncate_after
 from megaent.run.command_record import COMMAND, render_command
 from megaent.run.responses import cut_responses
@@ -54,7 +55,15 @@ class RunDirectory:
             )
 
     def create(
-        self, *, model: Path, config_yaml: str, overrides: Sequence[str], method: str, threads: int
+        self,
+        *,
+        model: Path,
+        config_yaml: str,
+        overrides: Sequence[str],
+        method: str,
+        threads: int,
+        prompt: str,
+        date: str,
     ) -> None:
         """Begin a new run from the Hugging Face folder ``model``, whose small files are kept in hf/."""
         with _explained(self.path, "make room there, or choose another run.dir"):
@@ -64,8 +73,9 @@ class RunDirectory:
             copy_small_files(model, self.path / "hf")
             replace_file(self.path / "config.yaml", config_yaml)
             replace_file(self.path / "method.txt", method + "\n")
+            replace_file(self.path / "prompt.txt", prompt)
             # Last: a directory with this file holds a whole run.
-            replace_file(self.path / COMMAND, render_command(overrides, threads=threads))
+            replace_file(self.path / COMMAND, render_command(overrides, threads=threads, date=date))
 
     def hold(self) -> None:
         """Keep other processes off until this one ends. Raises ConfigError when one is here already.
@@ -83,11 +93,11 @@ class RunDirectory:
                 f"another process trains in {self.path}; end it, or resume a copy of the directory"
             ) from error
 
-    def record(self, *, config_yaml: str, overrides: Sequence[str], threads: int) -> None:
+    def record(self, *, config_yaml: str, overrides: Sequence[str], threads: int, date: str) -> None:
         """How the run goes on, for the next ``resume``."""
         for name, text in (
             ("config.yaml", config_yaml),
-            (COMMAND, render_command(overrides, threads=threads)),
+            (COMMAND, render_command(overrides, threads=threads, date=date)),
         ):
             file = self.path / name
             if not file.is_file() or file.read_bytes() != text.encode():

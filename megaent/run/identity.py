@@ -13,8 +13,8 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from megaent.actor.hf_folder import weight_files
 from megaent.errors import CheckpointError
+from megaent.model_folder.hf_folder import weight_files
 from megaent.run.config import TrainConfig
 from megaent.types import Prompt
 

@@ -12,10 +12,10 @@ import torch
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel, resolve_device
+from megaent.data.jsonl import JsonlOptions
 from megaent.data.prompts import PromptStream
 from megaent.data.registry import load_task
 from megaent.data.task import Task
-from megaent.data.tokenizer import context_length
 from megaent.errors import ConfigError
 from megaent.loop.agreement import Agreement
 from megaent.loop.ahead import source_of
@@ -24,6 +24,7 @@ from megaent.loop.course import Course
 from megaent.loop.generation import Generation
 from megaent.loop.method_state import MethodState
 from megaent.loop.trainer import Trainer
+from megaent.model_folder.tokenizer import context_length
 from megaent.objective.method import Schedule
 from megaent.objective.weights import EngineMismatch
 from megaent.reward.reward import make_reward
@@ -116,6 +117,18 @@ def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptStream]
     task = load_task(config.data, folder, max_prompt_tokens=context - longest)
     check_fit(config, task, longest=longest)
     return task, PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
+
+
+def of_one_day(
+    config: TrainConfig, folder: Path, layout: Layout, loaded: tuple[Task, PromptStream]
+) -> tuple[Task, PromptStream]:
+    """``loaded``, or the same with rank 0's date when midnight passed between two processes."""
+    date = layout.from_rank_0(loaded[0].date)
+    if date == loaded[0].date:
+        return loaded
+    assert isinstance(config.data, JsonlOptions), f"a {config.data.name} prompt shows no date"
+    config.data.date = date
+    return load_prompts(config, folder)
 
 
 def build_trainer(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from megaent.errors import ConfigError, EngineError
+from megaent.model_folder.architecture import read_architecture
 from megaent.rollout.options import Leader
 from megaent.rollout.sglang.client import Client, ClientOptions
 from megaent.rollout.sglang.colocation import Colocation
@@ -35,6 +36,7 @@ def start_sglang(options: SGLangOptions, leader: Leader) -> SGLangEngine:
     Raises ConfigError, MissingDependency or EngineError; no server of ours is left behind then.
     """
     _require_gpus(options, leader.device.type)
+    _require_same_rotary(leader.model)
     connections = Connections(api_key=_api_key(options), max_connections=2 * options.concurrency)
     control = Control(connections, timeout_s=options.sync.timeout_s)
     members: list[Member] = []
@@ -106,6 +108,15 @@ def _members(options: SGLangOptions, leader: Leader) -> list[Member]:
             server.close()
         raise
     return [Member(url=server.url, server=server) for server in servers]
+
+
+def _require_same_rotary(model: Path) -> None:
+    """SGLang 0.5.23 computes `dynamic` for one fixed length, transformers for the length that there is."""
+    if read_architecture(model).rotary.kind == "dynamic":
+        raise ConfigError(
+            f"{model / 'config.json'} has rope_type dynamic, which SGLang computes otherwise than the model "
+            "was trained; take rollout=embedded, or a model with yarn"
+        )
 
 
 def _server_options(options: SGLangOptions, leader: Leader, number: int) -> ServerOptions:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from megaent.actor.architecture import read_architecture
 from megaent.actor.options import ModelOptions
 from megaent.actor.sizes import Divisible
 from megaent.data.options import DataOptions
+from megaent.model_folder.contents import check_folder
 from megaent.small_models.options import DemoModelOptions
 from megaent.small_models.warmup import make_demo_model, wait_for_demo_model
 from megaent.small_models.warmup_recipe import recipe_of
@@ -59,7 +59,7 @@ MODELS = {
     "hf": Entry(
         options=ModelOptions,
         check=lambda model, data: None,
-        shape=lambda model: read_architecture(Path(model.path)),
+        shape=lambda model: check_folder(Path(model.path)),
         folder=lambda model, data, say, timeout_s: Path(model.path),
     ),
     "demo": Entry(options=DemoModelOptions, check=recipe_of, shape=lambda model: model, folder=_made),

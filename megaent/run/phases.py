@@ -7,9 +7,9 @@ import shutil
 import time
 from pathlib import Path
 
-from megaent.actor.hf_folder import write_weights
 from megaent.loop.curriculum import measure_semantic_entropy
 from megaent.loop.trainer import Trainer
+from megaent.model_folder.hf_folder import write_weights
 
 log = logging.getLogger(__name__)
 

@@ -26,12 +26,14 @@ from megaent.run.config import TrainConfig
 from megaent.run.directory import Recorder, RunDirectory, log_to
 from megaent.run.environment import check_ops
 from megaent.run.identity import identity_of
+from megaent.run.introduction import first_prompt, introduce
 from megaent.run.launch import (
     build_actor,
     build_trainer,
     check_before_building,
     join,
     load_prompts,
+    of_one_day,
     run_path,
 )
 from megaent.run.models import model_folder
@@ -60,13 +62,16 @@ def train(
     """
     check_before_building(config)
     check_ops(config.model.dtype, resolve_device(config.device))
-    say = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False).print
+    console = Console(quiet=os.environ.get("RANK", "0") != "0", highlight=False)
+    say = console.print
     folder = model_folder(config.model, config.data, say=say, timeout_s=config.run.timeout_s)
     say("loading the tokenizer and the prompts")
     task, stream = load_prompts(config, folder)
+    introduce(task, folder, console)
     say(f"{len(task.train)} prompts to train on, {len(task.evaluation)} held out; building {folder}")
     layout = join(config)
     try:
+        task, stream = of_one_day(config, folder, layout, (task, stream))
         directory = RunDirectory(run_path(config, layout))
         if layout.rank == 0:
             directory.hold() if is_resumed else directory.refuse_existing()
@@ -81,6 +86,8 @@ def train(
                         overrides=overrides,
                         method="\n".join([repr(config.method), "", *config.method.words()]),
                         threads=torch.get_num_threads(),
+                        prompt=first_prompt(task),
+                        date=task.date,
                     )
                 log_to(directory.path)
             identity = identity_of(config, folder, task.train) if layout.rank == 0 else None
@@ -89,7 +96,10 @@ def train(
             run.restore()
             if layout.rank == 0 and is_resumed:
                 directory.record(
-                    config_yaml=config_yaml, overrides=overrides, threads=torch.get_num_threads()
+                    config_yaml=config_yaml,
+                    overrides=overrides,
+                    threads=torch.get_num_threads(),
+                    date=task.date,
                 )
             run.run()
         finally:

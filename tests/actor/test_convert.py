@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from support.tiny_hf import save_tiny
 from transformers import AutoModelForCausalLM
 
-from megaent.actor.architecture import Architecture
 from megaent.actor.convert import Piece, from_shards, pieces, to_shard
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.megatron_folder import hf_shapes
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout
 from megaent.experience.pack import pack
+from megaent.model_folder.architecture import Architecture
+from megaent.model_folder.rotary import Rotary
 from megaent.types import Grade, Group, Prompt, Response
 
 pytestmark = pytest.mark.full
@@ -35,7 +36,7 @@ def architecture(family: str, *, tie: bool = False, vocab_size: int = VOCAB) -> 
         num_kv_heads=4,
         head_dim=6,
         vocab_size=vocab_size,
-        rope_theta=1e4,
+        rotary=Rotary(),
         rms_norm_eps=1e-6,
         max_positions=64,
         tie_embeddings=tie,

@@ -113,4 +113,4 @@ def test_broken_json_names_its_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "data.jsonl"
     path.write_text('{"question": "a", "answer": "1"}\n{"question": \n', encoding="utf-8")
     assert main(["audit", str(path)]) == 3
-    assert "line 2 is no JSON" in capsys.readouterr().err
+    assert "line 2: each line must be one JSON object" in capsys.readouterr().err

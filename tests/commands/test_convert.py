@@ -133,8 +133,17 @@ def split(folder: Path, *, parts: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
-def test_a_tied_model_may_carry_the_output_layer_that_transformers_ignores(hf: dict, tmp_path: Path) -> None:
-    source = altered(hf["qwen2_tied"], tmp_path / "hf", lambda t: t | {"lm_head.weight": torch.ones(97, 64)})
+def test_a_tied_model_may_carry_a_copy_of_its_embedding_and_nothing_else(hf: dict, tmp_path: Path) -> None:
+    def copied(given: dict) -> dict:
+        return given | {"lm_head.weight": given["model.embed_tokens.weight"].clone()}
+
+    # transformers 5 would use this one, whatever config.json says of ties.
+    other = altered(
+        hf["qwen2_tied"], tmp_path / "other", lambda t: t | {"lm_head.weight": torch.ones(97, 64)}
+    )
+    with pytest.raises(ModelError, match="set tie_word_embeddings to false"):
+        quietly(other, tmp_path / "megatron")
+    source = altered(hf["qwen2_tied"], tmp_path / "hf", copied)
     quietly(source, tmp_path / "megatron")
     quietly(tmp_path / "megatron", tmp_path / "back")
     assert differing(tensors(tmp_path / "back"), tensors(hf["qwen2_tied"])) == []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.byte_tokenizer import ROWS, save_tokenizer
+from support.real_shapes import REAL, save_shape
 
 # Third-party packages that a refusal may have cost; everything else waits until it is needed.
 ALLOWED = {"antlr4", "attr", "hydra", "omegaconf", "packaging", "yaml", "_yaml"}
@@ -53,6 +56,43 @@ def test_a_refusal_imports_hydra_and_nothing_heavier(repository: Path, words: tu
     imported, said = refused("train", *given)
     assert {name for name in imported if "cython" not in name} <= ALLOWED
     assert said == "reading the configuration"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not readable JSON"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"cut"),
+            "model.safetensors cannot be read",
+        ),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "merge the adapter"),
+    ],
+)
+def test_a_bad_model_folder_costs_no_import(
+    repository: Path, tmp_path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    folder = save_shape(tmp_path / "model", REAL["qwen2.5"] | {"vocab_size": ROWS})
+    config = (folder / "config.json").read_text()
+    save_tokenizer(folder)
+    (folder / "config.json").write_text(config)
+    words = ("train", f"model.path={folder}", f"data.path={repository}/README.md")
+    spoil(folder)
+    imported, said = refused(*words)
+    assert {name for name in imported if "cython" not in name} <= ALLOWED
+    assert said == "reading the configuration"
+    assert says in complaint(*words)
+
+
+def complaint(*words: str) -> str:
+    """What is said on stderr, in one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "megaent", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 4, done
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
 
 
 def test_an_unknown_command_imports_nothing() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from megaent.data.jsonl import JsonlOptions, read_rows
+from megaent.data.jsonl import JsonlOptions
 from megaent.data.registry import load_task
+from megaent.data.rows import LeftOut, Row, read_rows
 from megaent.data.task import Task
 from megaent.errors import DataError, ModelError
 
@@ -28,6 +29,13 @@ def write(folder: Path, rows: list[object], name: str = "data.jsonl") -> Path:
 def load(path: Path, model: Path, *, max_prompt_tokens: int = 1000, **options: object) -> Task:
     config = replace(JsonlOptions(path=str(path)), **options)
     return load_task(config, model, max_prompt_tokens=max_prompt_tokens)
+
+
+def read(path: Path, *, drop_unusable: bool = False, **keys: str) -> list[Row]:
+    left_out = LeftOut(may_drop=drop_unusable)
+    rows = read_rows(str(path), left_out, **keys)
+    left_out.settle(str(path))
+    return rows
 
 
 def numbered(count: int, *, start: int = 0) -> list[object]:
@@ -51,12 +59,12 @@ def numbered(count: int, *, start: int = 0) -> list[object]:
 def test_every_usual_form_is_understood(tmp_path: Path, row: object, answer: str) -> None:
     for name in ("data.jsonl", "data.json"):
         path = write(tmp_path, [row], name)
-        assert [r.answer for r in read_rows(JsonlOptions(path=str(path)), path)] == [answer]
+        assert [r.answer for r in read(path)] == [answer]
 
 
 def test_named_keys_come_first(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "no", "answer": "no", "ask": "yes?", "key": "4"}])
-    [row] = read_rows(JsonlOptions(path=str(path), question_key="ask", answer_key="key"), path)
+    [row] = read(path, question_key="ask", answer_key="key")
     assert (row.question, row.answer) == ("yes?", "4")
 
 
@@ -127,7 +135,10 @@ def test_evaluation_questions_must_not_be_trained_on(tmp_path: Path, byte_model:
             '{"question": "a", "answer": "1"}\n\n{"question": "b", \n',
             "line 3: each line must be one JSON object",
         ),
-        ('{"question": "a", "answer": "1"}\n[1]\n', "line 2: expected a JSON object, got list"),
+        (
+            '{"question": "a", "answer": "1"}\n[1]\n',
+            "line 2: expected a JSON object or a list of turns, got list",
+        ),
         (
             '{"q": "a", "answer": "1"}',
             "line 1: expected the key question or problem or .*, got q, answer; name",
@@ -136,7 +147,10 @@ def test_evaluation_questions_must_not_be_trained_on(tmp_path: Path, byte_model:
             '{"question": "a", "a": "1"}',
             "line 1: expected the key answer or .*, got question, a; name .*answer_key",
         ),
-        ('{"question": "", "answer": "1"}', "line 1: the question must be text, got ''"),
+        (
+            '{"question": "", "answer": "1"}',
+            "line 1: the question must be text, or a list of turns, got question=''",
+        ),
         (
             '{"question": "a", "answer": null}',
             "line 1: the answer cannot be graded: it must be text or a number",
@@ -159,27 +173,26 @@ def test_what_cannot_be_used_is_named_by_its_line(tmp_path: Path, text: str, mes
     path = tmp_path / "bad.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=message) as raised:
-        read_rows(JsonlOptions(path=str(path)), path)
+        read(path)
     assert str(path) in str(raised.value)
 
 
 def test_all_unusable_rows_are_named_at_once(tmp_path: Path) -> None:
     path = write(tmp_path, [{"question": "a", "answer": a} for a in ("1", None, "2", "")], "data.json")
     with pytest.raises(DataError, match=re.compile("2 rows are unusable.*row 2.*row 4", re.DOTALL)):
-        read_rows(JsonlOptions(path=str(path)), path)
+        read(path)
 
 
 def test_other_unusable_files_say_what_was_expected(tmp_path: Path, byte_model: Path) -> None:
-    config = JsonlOptions(path="unused")
     with pytest.raises(DataError, match="No such file"):
-        read_rows(config, tmp_path / "absent.jsonl")
+        read(tmp_path / "absent.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b'{"question": "\xe9"}')
     with pytest.raises(DataError, match="must be UTF-8"):
-        read_rows(config, tmp_path / "latin.jsonl")
+        read(tmp_path / "latin.jsonl")
     (tmp_path / "object.json").write_text('{"data": []}')
-    with pytest.raises(DataError, match="must be a JSON array of objects, got dict"):
-        read_rows(config, tmp_path / "object.json")
-    with pytest.raises(ModelError, match=r"expected a Hugging Face model folder with config.json"):
+    with pytest.raises(DataError, match="expected the key question"):
+        read(tmp_path / "object.json")
+    with pytest.raises(ModelError, match=r"must be a Hugging Face folder with a config.json"):
         load(write(tmp_path, [GSM8K]), tmp_path)
 
 
@@ -192,7 +205,7 @@ def test_a_prompt_that_does_not_fit_names_its_line(tmp_path: Path, byte_model: P
 def test_unusual_line_separators_inside_text_do_not_break_a_line(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('\ufeff{"question": "a\u2028b\x85c", "answer": "1"}\r\n', encoding="utf-8")
-    [row] = read_rows(JsonlOptions(path=str(path)), path)
+    [row] = read(path)
     assert row.question == "a\u2028b\x85c"
 
 
@@ -203,23 +216,26 @@ if "MEGAENT_DATA" in os.environ:
     @pytest.mark.parametrize("name", PUBLISHED)
     def test_published_sets_load_whole(name: str) -> None:
         path = Path(os.environ["MEGAENT_DATA"]) / name
-        assert len(read_rows(JsonlOptions(path=str(path)), path)) == PUBLISHED[name]
+        assert len(read(path)) == PUBLISHED[name]
 
 
-def test_unusable_rows_are_left_out_when_asked_for_and_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = write(tmp_path, [{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": None}])
-    with caplog.at_level("WARNING"):
-        rows = read_rows(JsonlOptions(path=str(path), drop_unusable=True), path)
-    assert [row.question for row in rows] == ["1 + 1?"]
-    assert "1 unusable rows are left out" in caplog.text
-    assert "line 2" in caplog.text
+def test_unusable_rows_are_left_out_when_asked_for_and_said(tmp_path: Path, byte_model: Path) -> None:
+    rows = [*numbered(2), {"question": "2 + 2?", "answer": None}, {"question": "x" * 300, "answer": "1"}]
+    task = load(
+        write(tmp_path, rows), byte_model, max_prompt_tokens=200, drop_unusable=True, eval_fraction=0.0
+    )
+    assert sorted(prompt.answer for prompt in task.train) == ["1", "2"]
+    told = task.notes[0]
+    assert (
+        "question, answer; 2 rows used; 2 left out (1 without an answer key, 1 too long; the first: " in told
+    )
+    assert "line 3" in told
+    assert "the key of the first is '1'" in told
 
 
 def test_an_empty_answer_beside_a_solution_is_read_off_the_solution(tmp_path: Path) -> None:
     path = write(tmp_path, [{"problem": "2 + 2?", "answer": "", "solution": "It is \\boxed{4}."}])
-    [row] = read_rows(JsonlOptions(path=str(path)), path)
+    [row] = read(path)
     assert row.answer == "4"
 
 
@@ -227,11 +243,11 @@ def test_a_number_keeps_the_text_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     texts = ["27.0", "0.10", "1e-7", "3e33", "123456789012345678.25", "-7"]
     path.write_text("".join(f'{{"question": "q{n}", "answer": {t}}}\n' for n, t in enumerate(texts)))
-    assert [row.answer for row in read_rows(JsonlOptions(path=str(path)), path)] == texts
+    assert [row.answer for row in read(path)] == texts
 
 
 def test_what_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"question": "a", "answer": 1}\n{"question": "b", "answer": NaN}\n')
     with pytest.raises(DataError, match="line 2: the answer cannot be graded: it is nan"):
-        read_rows(JsonlOptions(path=str(path)), path)
+        read(path)

@@ -330,7 +330,7 @@ def test_logits_that_are_not_finite_are_refused_by_prompt_and_seed(model_folders
 
 def test_a_model_of_another_architecture_is_refused(tmp_path: Path) -> None:
     GPT2Config(n_layer=1, n_embd=8, n_head=2).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"holds a 'gpt2' model; .* supports qwen2, qwen3, llama"):
+    with pytest.raises(ModelError, match=r"must be one of qwen2, qwen3, llama, .* got 'gpt2'"):
         engine(tmp_path)
 
 
@@ -339,15 +339,15 @@ def test_sliding_window_attention_is_refused(qwen2: Path, tmp_path: Path) -> Non
     config |= {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
     del config["layer_types"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="sliding-window attention"):
+    with pytest.raises(ModelError, match="a sliding window of 4 tokens"):
         engine(tmp_path)
 
 
 def test_a_folder_without_a_model_is_refused(qwen2: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no config\.json"):
+    with pytest.raises(ModelError, match=r"a Hugging Face folder with a config\.json"):
         engine(tmp_path)
     shutil.copy(qwen2 / "config.json", tmp_path)
-    with pytest.raises(ModelError, match=r"the weights in .* cannot be read"):
+    with pytest.raises(ModelError, match=r"has neither model.safetensors nor"):
         engine(tmp_path)
     assert engine(tmp_path, load_weights=False).version == -1
 
@@ -355,7 +355,7 @@ def test_a_folder_without_a_model_is_refused(qwen2: Path, tmp_path: Path) -> Non
 def test_a_damaged_weight_file_is_refused(qwen2: Path, tmp_path: Path) -> None:
     shutil.copytree(qwen2, tmp_path, dirs_exist_ok=True)
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match=r"the weights in .* cannot be read: .* header"):
+    with pytest.raises(ModelError, match=r"model.safetensors cannot be read: its header"):
         engine(tmp_path)
 
 
@@ -364,7 +364,7 @@ def test_a_folder_with_too_few_weights_is_refused(qwen2: Path, tmp_path: Path) -
     config = json.loads((qwen2 / "config.json").read_text())
     config |= {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"missing_keys model\.layers\.2\."):
+    with pytest.raises(ModelError, match=r"lacks tensors: model\.layers\.2\..* and 11 more"):
         engine(tmp_path)
 
 

@@ -28,6 +28,7 @@ FILES = {
     "log.txt",
     "method.txt",
     "metrics.jsonl",
+    "prompt.txt",
     "responses.md",
     "summary.json",
     "summary.md",

@@ -16,15 +16,15 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from megaent.errors import EngineError, ModelError
+from megaent.model_folder.architecture import Architecture, read_architecture
+from megaent.model_folder.contents import check_weights
 from megaent.rollout.embedded.decode import Continuation, Row, decode
 from megaent.rollout.sampling import require_prompts, require_sampling
 from megaent.types import Group, Metrics, Response, RolloutRequest, SamplingParams
 
-_MODEL_TYPES = ("qwen2", "qwen3", "llama")
-
 
 class EmbeddedEngine:
-    """Samples with a Qwen2, Qwen3 or Llama model read from a folder.
+    """Samples with a model of a supported family, read from a folder.
 
     ``batch_size`` responses are decoded together. Which ones are has no influence on a draw, but another
     batch shape lets the matrix products round differently, so log-probabilities of two batch sizes agree
@@ -46,13 +46,16 @@ class EmbeddedEngine:
         load_weights: bool = True,
     ) -> None:
         folder = Path(model_path)
-        config = _read_config(folder)
+        architecture = read_architecture(folder)
+        if load_weights:
+            check_weights(folder, architecture)
+        config = _read_config(folder, architecture)
         model = _load(folder, dtype) if load_weights else _build(config, dtype)
         # transformers decorates ``to`` in a way that hides its signature from type checkers.
         model = model.to(device)  # type: ignore[arg-type]
         self._model: PreTrainedModel | None = model.eval().requires_grad_(False)
-        self._vocab_size: int = config.vocab_size
-        self._context_length: int = config.max_position_embeddings
+        self._vocab_size = architecture.vocab_size
+        self._context_length = architecture.max_positions
         self._batch_size = batch_size
         self._no_weights = "" if load_weights else "it has not received any yet"
         self.version = 0 if load_weights else -1
@@ -167,23 +170,15 @@ def _copy_weights(targets: dict[str, Tensor], named_tensors: Iterable[tuple[str,
 # ---------------------------------------------------------------- the model folder
 
 
-def _read_config(folder: Path) -> PreTrainedConfig:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json; model.path must name a Hugging Face model folder")
+def _read_config(folder: Path, architecture: Architecture) -> PreTrainedConfig:
+    """transformers' own reading of a folder that ours has accepted."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}/config.json cannot be read: {error}") from error
-    if config.model_type not in _MODEL_TYPES:
-        raise ModelError(
-            f"{folder} holds a {config.model_type!r} model; the embedded engine supports "
-            f"{', '.join(_MODEL_TYPES)}"
-        )
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise ModelError(
-            f"{folder} uses sliding-window attention, which the actor does not train; set "
-            "use_sliding_window to false in its config.json"
-        )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        cause = " ".join(str(error).split())
+        raise ModelError(f"{folder}/config.json cannot be read: {cause}; copy the folder again") from error
+    if (config.vocab_size, config.num_hidden_layers) != (architecture.vocab_size, architecture.num_layers):
+        raise ModelError(f"{folder}/config.json is read in two ways; write its sizes at its top level")
     return config
 
 

@@ -14,9 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from megaent.errors import ModelError
+from megaent.model_folder.stored import INDEX, SINGLE, stored_tensors
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"}
 _SMALL = 128 * 2**20  # bytes; the largest tokenizers have some 35 MB
 
@@ -49,16 +48,7 @@ def open_weights(folder: Path) -> Iterator[Callable[[str], Tensor]]:
 
 def weight_files(folder: Path) -> dict[str, Path]:
     """The file of every tensor, by tensor name."""
-    index, single = folder / INDEX, folder / SINGLE
-    try:
-        if index.is_file():
-            return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
-        if single.is_file():
-            with safe_open(single, framework="pt") as handle:
-                return dict.fromkeys(handle.keys(), single)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise ModelError(f"the weights in {folder} cannot be read: {error}; copy the model again") from error
-    raise ModelError(f"{folder} has neither {SINGLE} nor {INDEX}; only safetensors are read")
+    return {name: stored.file for name, stored in stored_tensors(folder).items()}
 
 
 def weights_digest(folder: Path) -> str:

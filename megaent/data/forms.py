@@ -1,0 +1,230 @@
+"""What a row means, by its columns: who is asked what, and which field holds the answer.
+
+Recognised without being told: GSM8K, MATH, DeepScaleR, DAPO-Math-17k, Skywork-OR1, ORZ, OpenR1-Math,
+NuminaMath, DeepMath, Big-Math, AIME and AMC, OlympiadBench, instruction and output, lists of turns, and
+multiple choice. Column names may begin with a capital. A row that fits two ways is refused, both shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from megaent.answers.key import read_key
+from megaent.data.choices import choices_of, chosen_letter, with_choices
+from megaent.errors import DataError
+
+Turn = tuple[str, str]
+"""Role (system, user or assistant) and text."""
+
+QUESTIONS = ("question", "problem", "query", "instruction")
+PROMPTS = ("prompt", "input", "messages", "conversations", "conversation")
+ANSWERS = (
+    "answer",
+    "final_answer",
+    "ground_truth",
+    "reward_model.ground_truth",
+    "expected_answer",
+    "correct_answer",
+    "gold",
+    "target",
+    "answerKey",
+)
+WORKED = ("solution", "output", "response", "completion")
+
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    form: str  # "problem, answer": the columns that were read
+    turns: tuple[Turn, ...]  # what the model is given; one user turn for a plain question
+    is_chat: bool  # the row brought its own turns
+    answer: object  # what ``read_key`` is given
+
+
+def read_form(row: object, *, question_key: str = "", answer_key: str = "") -> Asked:
+    """The row's meaning; keys name columns, also ``a.b.0`` inside others. Raises DataError, place unsaid."""
+    if isinstance(row, list) and row and all(isinstance(turn, dict) for turn in row):
+        row = {"messages": row}
+    if not isinstance(row, dict):
+        raise DataError(f"expected a JSON object or a list of turns, got {type(row).__name__}")
+    asked, turns = _question(row, question_key)
+    is_chat = turns is not None and not isinstance(asked[1], str)
+    assert turns is not None
+    answered, answer, turns = _answer(row, answer_key, turns)
+    options = choices_of(row)
+    if options:
+        answer = chosen_letter(answer, options)
+        turns = (*turns[:-1], (turns[-1][0], with_choices(turns[-1][1], options)))
+    form = f"{asked[0]}, {answered}" + (", choices" if options else "")
+    return Asked(form=form, turns=turns, is_chat=is_chat, answer=answer)
+
+
+# ---------------------------------------------------------------- the question
+
+
+def _question(row: Mapping[str, object], key: str) -> tuple[tuple[str, object], tuple[Turn, ...] | None]:
+    name, value = (key, named(row, key, "data.question_key")) if key else _find_question(row)
+    if name.lower() == "instruction" and isinstance(row.get("input"), str) and row["input"]:
+        value = f"{value}\n{row['input']}"
+    return (name, value), _turns(name, value)
+
+
+def _find_question(row: Mapping[str, object]) -> tuple[str, object]:
+    plain = _present(row, QUESTIONS)
+    distinct = {" ".join(str(value).split()) for _, value in plain}
+    if len(distinct) > 1:
+        (one, first), (other, second) = plain[:2]
+        raise DataError(
+            f"the question is {one}={first!r:.60} or {other}={second!r:.60}; choose by data.question_key"
+        )
+    found = plain or _present(row, PROMPTS) or _empty(row, (*QUESTIONS, *PROMPTS))
+    if not found:
+        wanted = " or ".join((*QUESTIONS, *PROMPTS))
+        raise DataError(
+            f"expected the key {wanted}, got {', '.join(map(str, row)) or 'no keys'}; name the key by "
+            "data.question_key"
+        )
+    return found[0]
+
+
+def _turns(name: str, value: object) -> tuple[Turn, ...]:
+    """One user turn of a text; the turns of a list."""
+    if isinstance(value, str) and value.strip():
+        return (("user", _characters(value.strip())),)
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        return tuple(_turn(entry) for entry in value)
+    raise DataError(f"the question must be text, or a list of turns, got {name}={value!r:.80}")
+
+
+def _turn(entry: object) -> Turn:
+    if isinstance(entry, dict):
+        role = _ROLES.get(str(entry.get("role", entry.get("from"))))
+        text = entry.get("content", entry.get("value"))
+        if isinstance(text, dict):  # ORZ keeps the answer in the assistant's turn
+            text = text.get("ground_truth", "")
+        if role is not None and (isinstance(text, str) or role == "assistant"):
+            return role, _characters(text if isinstance(text, str) else "")
+    raise DataError(
+        f"a turn must be {{'role': system, user or assistant, 'content': text}}, got {entry!r:.80}"
+    )
+
+
+def _characters(text: str) -> str:
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise DataError("the question holds half of a surrogate pair, which is no character; mend the row")
+    return text
+
+
+# ---------------------------------------------------------------- the answer
+
+
+def _answer(
+    row: Mapping[str, object], key: str, turns: tuple[Turn, ...]
+) -> tuple[str, object, tuple[Turn, ...]]:
+    """The column, its value, and the turns without an answer that ended them."""
+    asked = turns
+    while asked and asked[-1][0] == "assistant":
+        asked = asked[:-1]
+    if not asked:
+        raise DataError("the turns hold no user's question")
+    if key:
+        return key, decoded(named(row, key, "data.answer_key")), asked
+    found = _present(row, ANSWERS) or _ground_truth(row) or _present(row, WORKED)
+    if not found and len(asked) < len(turns) and turns[len(asked)][1]:
+        found = [("the assistant's turn", turns[len(asked)][1])]
+    if not found:
+        return _no_answer(row)
+    _require_one(found)
+    return found[0][0], decoded(found[0][1]), asked
+
+
+def _ground_truth(row: Mapping[str, object]) -> list[tuple[str, object]]:
+    """ORZ: the last turn carries ``ground_truth: {value: …}`` beside its text."""
+    turns = row.get("messages")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    if not isinstance(last, dict) or "ground_truth" not in last:
+        return []
+    truth = last["ground_truth"]
+    return [("ground_truth.value", truth.get("value") if isinstance(truth, dict) else truth)]
+
+
+def _require_one(found: Sequence[tuple[str, object]]) -> None:
+    """Several columns may say one answer, and not two."""
+    keys: dict[str, str] = {}
+    for name, value in found:
+        if name.lower() in WORKED:
+            continue
+        try:
+            keys.setdefault("".join(read_key(decoded(value)).split()), f"{name}={value!r:.60}")
+        except ValueError:
+            continue
+    if len(keys) > 1:
+        one, other, *_ = keys.values()
+        raise DataError(f"the answer is {one} or {other}; choose by data.answer_key")
+
+
+def _no_answer(row: Mapping[str, object]) -> tuple[str, object, tuple[Turn, ...]]:
+    for name, value in _empty(row, (*ANSWERS, *WORKED)):
+        return name, value, (("user", "?"),)  # read_key says what is wrong with it
+    raise DataError(
+        f"expected the key {' or '.join((*ANSWERS, *WORKED))}, got {', '.join(map(str, row)) or 'no keys'}; "
+        "name the key by data.answer_key"
+    )
+
+
+def decoded(value: object) -> object:
+    """Skywork keeps a list of answers as JSON text: ``["7"]``."""
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        try:
+            inner = json.loads(value)
+        except ValueError:
+            return value
+        return inner if isinstance(inner, list) and all(isinstance(each, str) for each in inner) else value
+    return value
+
+
+# ---------------------------------------------------------------- columns
+
+
+def _present(row: Mapping[str, object], names: Sequence[str]) -> list[tuple[str, object]]:
+    """The columns of these names that hold something, whatever the case of their first letter."""
+    found = []
+    for name in names:
+        for spelt in (name, name[:1].upper() + name[1:]):
+            value = _lookup(row, spelt)
+            if value not in (None, "", [], {}):
+                found.append((spelt, value))
+    return found
+
+
+def _empty(row: Mapping[str, object], names: Sequence[str]) -> list[tuple[str, object]]:
+    """The first column of these names, which holds nothing."""
+    known = {name.lower() for name in names}
+    return [(str(name), value) for name, value in row.items() if str(name).lower() in known][:1]
+
+
+def named(row: Mapping[str, object], key: str, option: str) -> object:
+    value = _lookup(row, key)
+    if value is None:
+        raise DataError(
+            f"expected the key {key}, got {', '.join(map(str, row)) or 'no keys'}; name the key by {option}"
+        )
+    return value
+
+
+def _lookup(row: Mapping[str, object], key: str) -> object:
+    """``key`` itself, or step by step: ``reward_model.ground_truth``, ``prompt.0.content``."""
+    if key in row:
+        return row[key]
+    value: object = row
+    for part in key.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return value

@@ -1,0 +1,41 @@
+"""What a person can check before a run begins: where responses end, and the first prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from megaent.data.task import Task
+from megaent.model_folder.contents import check_weights
+
+_ENDS_SHOWN = 8
+_CHARACTERS_SHOWN = 2000
+
+
+def introduce(task: Task, folder: Path, console: Console) -> None:
+    """``folder`` is the model's, as the run was given it."""
+    left_out = (f"left out of the model's files: {what}" for what in check_weights(folder))
+    for line in (
+        *left_out,
+        f"responses end with {ends(task)}",
+        *task.notes,
+        "the first prompt (prompt.txt):",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+    prompt = first_prompt(task)
+    more = len(prompt) - _CHARACTERS_SHOWN
+    shown = prompt[:_CHARACTERS_SHOWN] + (f"… and {more} characters" if more > 0 else "")
+    console.print("\n".join(f"  | {line}" for line in shown.split("\n")), markup=False, soft_wrap=True)
+
+
+def first_prompt(task: Task) -> str:
+    """The text of its tokens, special ones too."""
+    return task.text_of(task.train[0].tokens) if task.train else ""
+
+
+def ends(task: Task) -> str:
+    """``'<|im_end|>' (151645), '<|endoftext|>' (151643)``"""
+    shown = [f"{task.text_of((token,))!r} ({token})" for token in task.stop_token_ids[:_ENDS_SHOWN]]
+    more = len(task.stop_token_ids) - _ENDS_SHOWN
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
