@@ -29,7 +29,7 @@ Groups: experiment= model= data= rollout= method=   e.g. megaent train experimen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 130 after Ctrl-C, 143 after SIGTERM, or that of the error that was printed."""
+    """The exit code: 0, that of the error that was printed, 130 or 143 when a signal ended it at once."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
@@ -53,13 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
     """One clear message instead of a traceback for everything a person can mend."""
-    from megaent.errors import MegaentError
+    from megaent.errors import MegaentError, Stopped
+    from megaent.lifetime import end_with_parent
 
+    end_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
-    goes_on = command in (_train, _resume, _demo)
-    hint = "; `megaent resume DIR` continues from the newest checkpoint" if goes_on else ""
+    # Once a run trains, what a signal means and costs is its own affair (megaent.run.stopping).
+    hint = " before the first step; nothing is lost" if command in (_train, _resume) else ""
     try:
         return command(words)
+    except Stopped as end:
+        # Every rank stops; one of them says so.
+        return _fail(str(end), end.exit_code) if _speaks() else end.exit_code
     except MegaentError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -91,8 +96,12 @@ def _fail(message: str, code: int) -> int:
 
 def _say(line: str) -> None:
     """What takes its time, told before it begins; by one process of a run."""
-    if os.environ.get("RANK", "0") == "0":
+    if _speaks():
         print(line, flush=True)
+
+
+def _speaks() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _train(words: list[str]) -> int:
@@ -103,6 +112,7 @@ def _train(words: list[str]) -> int:
     if not is_shown:
         _say("reading the configuration")
     from megaent.config.composition import compose_config
+    from megaent.config.paths import with_absolute_paths
 
     overrides = [word for word in words if word != "--cfg"]
     if is_shown:
@@ -112,7 +122,7 @@ def _train(words: list[str]) -> int:
     _say("loading Megatron-Core")
     from megaent.run.run import train
 
-    train(config, text, overrides)
+    train(config, text, with_absolute_paths(overrides, text))
     return 0
 
 

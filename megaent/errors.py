@@ -8,6 +8,7 @@
     ├── EngineError       a rollout engine: no answer in time, a malformed answer
     ├── NumericsError     a loss, gradient or statistic that is not finite, or two that disagree
     ├── RunError          a run in a process of its own that ended with an error, with its last words
+    ├── Stopped           a run that was asked to stop: saved (10), or left at once (130, 143)
     └── MissingDependency  something absent on this machine, with the command that adds it
 
 The command line prints the message alone and exits with ``exit_code``; a traceback is for our own
@@ -49,6 +50,12 @@ class NumericsError(MegaentError):
 
 class RunError(MegaentError):
     exit_code = 9
+
+
+class Stopped(MegaentError):
+    def __init__(self, message: str, exit_code: int = 10) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class MissingDependency(MegaentError):

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
+from megaent.actor.state_writer import save_in_this_process
 from megaent.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ def save_state(actor: MegatronActor, folder: Path) -> None:
     Raises OSError for every way in which the disk can refuse.
     """
     try:
-        dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(folder))
+        save_in_this_process(_sharded_state(actor, is_loading=False), folder)
         if actor.layout.rank == 0:
             _write_common(folder)
     except (RuntimeError, CheckpointException) as error:
-        # Megatron's writers are processes; of what befell them it passes on the text alone.
+        # Of what befell a writer Megatron passes on the text alone.
         raise OSError(str(error).strip().splitlines()[-1]) from error
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from megaent.config.composition import compose_config
 from megaent.durable import replace_file
 from megaent.errors import ConfigError, RunError
+from megaent.lifetime import tied_to_this_process
 from megaent.report.comparison import comparison_markdown, comparison_table, draw_comparison
 from megaent.report.metrics import read_metrics
 from megaent.run.config import TrainConfig
@@ -120,7 +121,7 @@ def _processes() -> Iterator[Callable[[list[str], Path], subprocess.Popen]]:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+                env=os.environ | tied_to_this_process() | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
             )
         started.append(process)
         return process

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from megaent import config_folder
 from megaent.config.composition import ROOT, expand_method_options, register, text_keys, to_typed
 from megaent.config.overrides import as_typed
+from megaent.config.paths import with_absolute_paths
 from megaent.errors import MegaentError
 
 
@@ -33,7 +34,8 @@ def _job(composed: DictConfig) -> None:
     with open_dict(composed):
         composed.run.dir = job.runtime.output_dir
     try:
-        train(to_typed(composed, check_files=True), OmegaConf.to_yaml(composed), list(job.overrides.task))
+        config, text = to_typed(composed, check_files=True), OmegaConf.to_yaml(composed)
+        train(config, text, with_absolute_paths(job.overrides.task, text))
     except MegaentError as error:
         # Hydra would print a traceback for anything but an exit.
         raise SystemExit(f"megaent: {error}") from error

@@ -18,6 +18,7 @@ from megaent import config_folder
 from megaent.actor.options import OptimOptions, ParallelOptions
 from megaent.actor.sizes import world_size
 from megaent.config.overrides import as_typed
+from megaent.config.paths import make_absolute
 from megaent.data.registry import TASKS
 from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
@@ -87,6 +88,7 @@ def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _sil
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; add {missing[0]}=… to the command")
+    make_absolute(composed)
     try:
         config = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:

@@ -22,6 +22,11 @@ class Course:
     num_steps: int
     layout: Placement
 
+    @property
+    def stages(self) -> tuple[int | None, ...]:
+        """Of the curriculum, each once; None where a phase asks all prompts."""
+        return tuple(dict.fromkeys(phase.stage for phase in self.schedule.phases))
+
     def phase_at(self, step: int) -> Phase:
         return self.schedule.phases[self.schedule.number_at(step, self.num_steps)]
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 from megaent.actor.actor import Placement
-from megaent.data.prompts import PromptStream
+from megaent.data.prompts import PromptStream, Sizes
 from megaent.experience.pack import SECOND_ROLLOUT
 from megaent.loop.course import Course
+from megaent.loop.cursor import Cursor
 from megaent.objective.method import Method
 from megaent.randomness import draw_seed
 from megaent.rollout.engine import RolloutEngine
@@ -44,7 +46,7 @@ class Generation:
         offset = attempt * self.stream.per_step
         mine = [
             (offset + place, prompt)
-            for place, prompt in self._stream(step).take(self._batch_number(step, attempt))
+            for place, prompt in self._stream(step).take(self.cursor.place(step, attempt))
             if place % self.layout.dp == self.layout.dp_rank
         ]
         requests = self._requests(mine, ("rollout", step, *([attempt] if attempt else [])), self.group_size)
@@ -77,20 +79,23 @@ class Generation:
 
     # ------------------------------------------------------------ which prompts, from which seeds
 
+    @cached_property
+    def cursor(self) -> Cursor:
+        return Cursor(self.course, self.stream.per_step)
+
+    def go_on(self, step: int, cursor: Mapping[str, Any]) -> None:
+        """Continue after ``step`` with what a checkpoint says was asked. Raises DataError where it cannot."""
+        self.cursor.load_state(step, cursor)
+        self._stream(step + 1)
+
     def _stream(self, step: int) -> PromptStream:
         stage = self.course.phase_at(step).stage
-        return self.stream if stage is None else self._stage_stream(stage)
+        return self._stream_of(stage, self.cursor.sizes(stage))
 
     @lru_cache(maxsize=2)  # noqa: B019 - it lives as long as its process
-    def _stage_stream(self, stage: int) -> PromptStream:
-        return self.stream.only(self.course.state.stages()[stage])
-
-    def _batch_number(self, step: int, attempt: int) -> int:
-        """Which batch of the stream a step takes; a count is only kept where steps take several."""
-        phase = self.course.phase_at(step)
-        if phase.method.sampling is not None:
-            return self.course.state.batches_taken.get(str(phase.stage), 0) + attempt
-        return self.course.schedule.steps_before(step, self.course.num_steps)
+    def _stream_of(self, stage: int | None, sizes: Sizes) -> PromptStream:
+        ids = None if stage is None else self.course.state.stages()[stage]
+        return self.stream.part(ids, sizes=sizes)
 
     def _requests(
         self, items: Sequence[tuple[int, Prompt]], purpose: tuple[str | int, ...], group_size: int

@@ -1,4 +1,4 @@
-"""What a schedule remembers between steps: per-prompt histories, controllers, cursors, the curriculum.
+"""What a schedule remembers between steps: per-prompt histories, controllers, the curriculum.
 
 Plain numbers and strings, the same on every rank, saved in a checkpoint's state.json.
 """
@@ -14,7 +14,7 @@ from megaent.objective.method import Method, Schedule
 from megaent.objective.semantic_entropy import curriculum_stages
 from megaent.types import Group, Metrics
 
-VERSION = 1
+VERSION = 2
 
 
 class MethodState:
@@ -28,7 +28,7 @@ class MethodState:
         self.curriculum = curriculum
         self.phase = 0  # the phase that the last step belonged to
         self.reference = ""  # folder of the present reference policy in the run directory; "" is the start
-        self.batches_taken: dict[str, int] = {}  # by stage, under dynamic sampling
+        self.batches_taken: dict[str, int] = {}  # by stage, under dynamic sampling, since the run (re)started
         self.semantic_entropy: dict[str, float] = {}  # prompt id -> nats, once measured
         controllers = {piece.name: piece for method in methods for piece in method.controllers}
         self.controllers = {name: piece.start() for name, piece in controllers.items()}
@@ -77,7 +77,6 @@ class MethodState:
             "version": VERSION,
             "phase": self.phase,
             "reference": self.reference,
-            "batches_taken": self.batches_taken,
             "semantic_entropy": self.semantic_entropy,
             "controllers": self.controllers,
             "history": None if self.history is None else self.history.state(),
@@ -102,7 +101,6 @@ class MethodState:
             )
         self.phase = int(state["phase"])
         self.reference = str(state["reference"])
-        self.batches_taken = {str(stage): int(count) for stage, count in state["batches_taken"].items()}
         self.semantic_entropy = {str(name): float(value) for name, value in state["semantic_entropy"].items()}
         self.controllers = {
             name: {key: float(value) for key, value in values.items()}

@@ -335,15 +335,14 @@ class Schedule:
         """Which phase ``step`` (from 1) of ``num_steps`` belongs to, from 0."""
         return sum(step > end for end in self._ends(num_steps))
 
-    def steps_before(self, step: int, num_steps: int) -> int:
-        """How many steps before ``step`` drew from the same stage of the curriculum."""
-        stage = self.phases[self.number_at(step, num_steps)].stage
+    def steps_of_stage(self, stage: int | None, *, after: int, before: int, num_steps: int) -> int:
+        """How many steps above ``after`` and below ``before`` take one batch each of a stage's prompts."""
         starts = [0, *self._ends(num_steps)]
-        stops = [*self._ends(num_steps), max(step, num_steps)]
+        stops = [*self._ends(num_steps), max(before, num_steps)]
         return sum(
-            max(0, min(step - 1, stop) - start)
+            max(0, min(before - 1, stop) - max(after, start))
             for phase, start, stop in zip(self.phases, starts, stops, strict=True)
-            if phase.stage == stage
+            if phase.stage == stage and phase.method.sampling is None
         )
 
     def _ends(self, num_steps: int) -> list[int]:

@@ -72,7 +72,10 @@ def draw_curves(metrics_path: Path, out_png: Path, *, title: str) -> None:
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     out_png.parent.mkdir(parents=True, exist_ok=True)
-    canvas.print_png(str(out_png))
+    # Under the name only when whole: a kill in the middle leaves no part of a picture.
+    aside = out_png.with_name(f".{out_png.name}.new")
+    canvas.print_png(str(aside))
+    aside.replace(out_png)
 
 
 def smooth(values: Sequence[float]) -> list[float]:
@@ -111,15 +114,15 @@ def before_after_markdown(before: Mapping[str, float], after: Mapping[str, float
 
 
 def write_summary(
-    path: Path, before: Mapping[str, float], after: Mapping[str, float], *, seconds: float
+    path: Path, before: Mapping[str, float], after: Mapping[str, float], *, steps: int, seconds: float
 ) -> None:
-    """Write ``{"before": {...}, "after": {...}, "seconds": ...}``, atomically.
+    """Write ``{"before": {...}, "after": {...}, "steps": ..., "seconds": ...}``, atomically.
 
     ``seconds`` is the wall time of the whole run; each evaluation brings the ``seconds`` it took itself.
     """
     for name, evaluation in (("before", before), ("after", after)):
         _require_keys(name, evaluation, (*EVALUATION_KEYS, "seconds"))
-    summary = {"before": dict(before), "after": dict(after), "seconds": seconds}
+    summary = {"before": dict(before), "after": dict(after), "steps": steps, "seconds": seconds}
     replace_file(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 

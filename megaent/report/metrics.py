@@ -11,7 +11,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -86,16 +87,59 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [_parse(line, path=path, number=number) for number, line in enumerate(lines, start=1)]
 
 
-def truncate_after(path: Path, step: int) -> int:
-    """Drop the lines of steps above ``step`` and a torn last line, atomically; the number of lines kept.
+def truncate_after(path: Path, step: int) -> list[str]:
+    """Leave the lines of steps 1 to ``step``, each once and in order; a sentence for what is lost.
 
-    ``resume`` calls it with the checkpoint's step, so that the steps trained again are recorded once.
+    ``resume`` calls it with the checkpoint's step, so that the steps trained again are recorded once. A line
+    that a kill cut short is no loss; a file that something else changed is kept aside as it was.
     """
-    if not path.exists():
-        return 0
-    kept = [record for record in read_metrics(path) if record["step"] <= step]
-    replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
-    return len(kept)
+    data = path.read_bytes() if path.exists() else b""
+    found, is_foreign = _salvage(data)
+    kept = [record for record in found if record["step"] <= step]
+    steps = [record["step"] for record in kept]
+    by_step = {record["step"]: record for record in reversed(kept)}
+    problems = []
+    if is_foreign or steps != sorted(by_step):
+        path.with_name(path.name + ".damaged").write_bytes(data)
+        problems.append(
+            f"{path} was changed by something else: lines that are no step's, a step's second, or out of "
+            f"order; put right, and kept as it was in {path.name}.damaged"
+        )
+    if path.exists() or step:
+        replace_file(path, "".join(json.dumps(by_step[known]) + "\n" for known in sorted(by_step)))
+    if lacking := [number for number in range(1, step + 1) if number not in by_step]:
+        problems.append(f"{path} lacks {step_ranges(lacking)}; what they reported is lost")
+    return problems
+
+
+def step_ranges(steps: Sequence[int]) -> str:
+    """``step 2, steps 4 to 7`` of numbers in ascending order."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(f"steps {run[0]} to {run[-1]}" if len(run) > 1 else f"step {run[0]}" for run in runs)
+
+
+def _salvage(data: bytes) -> tuple[list[dict[str, float]], bool]:
+    """The lines that are a step's, and whether there are others; blank and torn last ones do not count."""
+    *lines, last = data.split(b"\n")
+    found = [_record(line) for line in lines if line.strip()]
+    is_foreign = None in found
+    return [record for record in (*found, _record(last)) if record is not None], is_foreign
+
+
+def _record(line: bytes) -> dict[str, float] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    is_whole = isinstance(record, dict) and type(record.get("step")) is int and record["step"] > 0
+    if not is_whole or not all(type(v) in (int, float) and math.isfinite(v) for v in record.values()):
+        return None
+    return record
 
 
 class TensorBoardWriter:
@@ -109,6 +153,8 @@ class TensorBoardWriter:
             raise MissingDependency(
                 "TensorBoard is missing; run `pip install 'megaent[train]'` or set run.tensorboard=false"
             ) from error
+        self._others = threading.excepthook
+        threading.excepthook = self._hear
         self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -146,6 +192,12 @@ class TensorBoardWriter:
 
     def close(self) -> None:
         self._writer.close()
+        threading.excepthook = self._others
+
+    def _hear(self, failure: threading.ExceptHookArgs) -> None:
+        """What fails in TensorBoard's thread is raised again by the next call: no traceback meanwhile."""
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            self._others(failure)
 
 
 def _finite(name: str, value: float, *, step: int) -> float:

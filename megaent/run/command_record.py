@@ -15,6 +15,7 @@ from pathlib import Path
 from megaent.errors import CheckpointError
 
 COMMAND = "command.json"
+MOST_THREADS = 1024
 ENVIRONMENT = (
     "OMP_NUM_THREADS",
     "TORCHDYNAMO_DISABLE",
@@ -32,6 +33,24 @@ class CommandRecord:
     date: str = ""  # that the chat template wrote into the prompts, YYYY-MM-DD; "" where it wrote none
 
 
+def _environment(values: dict[str, str]) -> dict[str, str]:
+    """Raises ValueError for what no process can have, or no library could use."""
+    for name, value in values.items():
+        if not isinstance(value, str) or not value.isprintable():
+            raise ValueError(f"environment.{name} must be printable text, got {value!r}")
+    threads = values.get("OMP_NUM_THREADS")
+    if threads is not None:
+        for count in threads.split(","):
+            _threads(int(count))
+    return dict(values)
+
+
+def _threads(count: object) -> int:
+    if type(count) is not int or not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"a number of threads must be 1 to {MOST_THREADS}, got {count!r}")
+    return count
+
+
 def render_command(overrides: Sequence[str], *, threads: int, date: str = "") -> str:
     """The text of command.json for this process."""
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
@@ -47,13 +66,17 @@ def read_command(run: Path) -> CommandRecord:
         record = json.loads(file.read_text(encoding="utf-8"))
         return CommandRecord(
             overrides=tuple(str(item) for item in record["overrides"]),
-            environment={name: str(record["environment"][name]) for name in record["environment"]},
-            threads=int(record["threads"]),
+            environment=_environment(record["environment"]),
+            threads=_threads(record["threads"]),
             date=str(record.get("date", "")),
         )
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{run} holds no run: {COMMAND} is missing; give the directory of a run"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        raise CheckpointError(
+            f"{file} cannot be read: {cause}; restore it from a copy, or write it anew: overrides as in the "
+            'command that began the run, "environment": {}, and "threads"'
+        ) from error

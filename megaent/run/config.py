@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from megaent.actor.options import OptimOptions, ParallelOptions
 from megaent.options import MISSING, require, require_fraction, require_positive
+from megaent.run.command_record import MOST_THREADS
 
 
 @dataclass
@@ -21,19 +22,29 @@ class RunOptions:
     tensorboard: bool = True
     threads: int = 0  # torch threads a process; 0 keeps OMP_NUM_THREADS or torch's choice
     timeout_s: float = 1800.0  # limit of every wait on another process
+    stop_limit_s: float = 600.0  # how long a run that is asked to stop may take for the step under way
     canary_every: int = 10  # steps between checks of the ops against the reference backend; 0 never
 
     def __post_init__(self) -> None:
+        require(
+            0 <= self.threads <= MOST_THREADS,
+            f"run.threads must be 0 to {MOST_THREADS}, got {self.threads}",
+        )
+        require_positive("run", timeout_s=self.timeout_s, stop_limit_s=self.stop_limit_s)
         require(self.canary_every >= 0, f"run.canary_every must be 0 or more, got {self.canary_every}")
 
 
 @dataclass
 class CheckpointOptions:
-    every: int = 0  # steps between checkpoints; 0 saves only the last
+    every: int = 0  # steps between checkpoints, beside those by the clock; the last step is always saved
+    minutes: float = (
+        30.0  # between checkpoints, or 100 times what the last one took if that is longer; 0 never
+    )
     keep: int = 2  # newest checkpoints kept; at least 2, so that a damaged one has a predecessor
 
     def __post_init__(self) -> None:
         require(self.every >= 0, f"checkpoint.every must be 0 or more, got {self.every}")
+        require(self.minutes >= 0, f"checkpoint.minutes must be 0 or more, got {self.minutes}")
         require(self.keep >= 2, f"checkpoint.keep must be 2 or more, got {self.keep}")
 
 

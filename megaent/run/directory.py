@@ -13,8 +13,11 @@ Only rank 0 writes here, checkpoints aside.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,6 +29,11 @@ from megaent.loop.trainer import StepReport
 from megaent.model_folder.hf_folder import copy_small_files
 from megaent.report.metrics import JsonLinesWriter, TensorBoardWriter, truncate_after
 from megaent.run.command_record import COMMAND, render_command
+from megaent.run.responses import cut_responses
+
+log = logging.getLogger(__name__)
+
+LOG = "log.txt"
 
 
 class RunDirectory:
@@ -35,6 +43,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.responses = path / "responses.md"
         self.summary = path / "summary.json"
+        self.summary_table = path / "summary.md"
         self.curves = path / "curves.png"
 
     def refuse_existing(self) -> None:
@@ -59,6 +68,8 @@ class RunDirectory:
         """Begin a new run from the Hugging Face folder ``model``, whose small files are kept in hf/."""
         with _explained(self.path, "make room there, or choose another run.dir"):
             (self.path / "hf").mkdir(parents=True, exist_ok=True)
+            self.hold()
+            self.refuse_existing()
             copy_small_files(model, self.path / "hf")
             replace_file(self.path / "config.yaml", config_yaml)
             replace_file(self.path / "method.txt", method + "\n")
@@ -66,22 +77,42 @@ class RunDirectory:
             # Last: a directory with this file holds a whole run.
             replace_file(self.path / COMMAND, render_command(overrides, threads=threads, date=date))
 
-    def cut_after(self, step: int) -> None:
-        """Forget what was recorded of steps that will be trained again."""
-        truncate_after(self.metrics, step)
-        if self.responses.exists():
-            parts = re.split(r"(?m)^(?=## step )", self.responses.read_text(encoding="utf-8"))
-            kept = [part for part in parts if _step_of(part) <= step]
-            replace_file(self.responses, "".join(kept))
+    def hold(self) -> None:
+        """Keep other processes off until this one ends. Raises ConfigError when one is here already.
+
+        The lock is on log.txt, which is appended to and never replaced; the kernel drops it with the process.
+        """
+        self._held = (self.path / LOG).open("a", encoding="utf-8")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                log.warning("%s keeps no locks (%s): nothing stops a second process", self.path, error)
+                return
+            raise ConfigError(
+                f"another process trains in {self.path}; end it, or resume a copy of the directory"
+            ) from error
+
+    def record(self, *, config_yaml: str, overrides: Sequence[str], threads: int, date: str) -> None:
+        """How the run goes on, for the next ``resume``."""
+        for name, text in (
+            ("config.yaml", config_yaml),
+            (COMMAND, render_command(overrides, threads=threads, date=date)),
+        ):
+            file = self.path / name
+            if not file.is_file() or file.read_bytes() != text.encode():
+                replace_file(file, text)
+
+    def cut_after(self, step: int, *, has_responses: bool) -> list[str]:
+        """Forget what was recorded of steps that will be trained again; a sentence for what is lost."""
+        lost = truncate_after(self.metrics, step)
+        if has_responses or self.responses.exists():
+            lost += cut_responses(self.responses, step)
+        return lost
 
 
 def _explained(path: Path, remedy: str) -> AbstractContextManager[None]:
     return explained(lambda cause: ConfigError(f"run.dir={path} cannot be written: {cause}; {remedy}"))
-
-
-def _step_of(part: str) -> int:
-    match = re.match(r"## step (\d+)", part)
-    return int(match.group(1)) if match else 0
 
 
 class Recorder:
@@ -97,9 +128,10 @@ class Recorder:
         responses_kept: int,
     ) -> None:
         self._directory = directory
-        self._lines = JsonLinesWriter(directory.metrics)
         board = directory.path / "tensorboard"
-        self._board = TensorBoardWriter(board, first_step=first_step) if tensorboard else None
+        with self._explained():
+            self._lines = JsonLinesWriter(directory.metrics)
+            self._board = TensorBoardWriter(board, first_step=first_step) if tensorboard else None
         self._vocab_size = vocab_size
         self._responses_kept = responses_kept
 
@@ -159,9 +191,20 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written is told once, in one line; the run goes on."""
+
+    _is_told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if not self._is_told:
+            self._is_told = True
+            print(f"megaent: {self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr)
+
+
 def log_to(path: Path) -> None:
     """Everything logged also goes to log.txt; warnings too."""
-    handler = logging.FileHandler(path / "log.txt", encoding="utf-8")
+    handler = _LogFile(path / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("megaent").addHandler(handler)
     logging.getLogger("megaent").setLevel(logging.INFO)

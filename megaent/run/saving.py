@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from megaent.actor.actor import Actor, Placement
 from megaent.errors import CheckpointError
 from megaent.loop.trainer import Trainer
 from megaent.run.checkpoint import CheckpointStore, newest_valid, read_state, save_checkpoint
+from megaent.run.identity import require_same
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,8 @@ class RunState:
     architecture: dict[str, Any]
     reference: str | None  # digest of the reference policy's files
     method: dict[str, Any]
+    prompts: dict[str, Any]  # asked so far, by stage
+    identity: dict[str, str]  # megaent.run.identity
     before: dict[str, float] | None  # the evaluation before the first step
     seconds: float  # of the run so far, waits included
 
@@ -44,10 +48,24 @@ class RunState:
 
 
 class Saver:
-    """Checkpoints of one run. Every method is a collective."""
+    """Checkpoints of one run. Every method is a collective.
 
-    def __init__(self, trainer: Trainer, run: Path, *, keep: int) -> None:
+    ``changed`` names the parts of its ``identity`` that a resumed run has other values of on purpose.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        run: Path,
+        *,
+        keep: int,
+        identity: Mapping[str, str],
+        changed: Collection[str] = (),
+    ) -> None:
         self._trainer, self._run = trainer, run
+        self._identity, self._changed = dict(identity), changed
+        self.newest: int | None = None  # the step of the newest checkpoint that this process knows
+        self.seconds = 0.0  # that the last save took
         self._store = CheckpointStore(run / "checkpoints", keep=keep)
 
     @property
@@ -68,13 +86,16 @@ class Saver:
             architecture=self._actor.identity,
             reference=self._actor.reference_digest,
             method=self._trainer.course.state.state(),
+            prompts=self._trainer.collector.generation.cursor.state(step),
+            identity=self._identity,
             before=before,
             seconds=seconds,
         )
         save_checkpoint(
             self._store, step, write_model=self._write_model, state=asdict(state), ranks=self._layout
         )
-        log.info("saved the checkpoint of step %d in %.1f s", step, time.perf_counter() - started)
+        self.newest, self.seconds = step, time.perf_counter() - started
+        log.info("saved the checkpoint of step %d in %.1f s", step, self.seconds)
 
     def _write_model(self, folder: Path) -> None:
         self._actor.save(folder)
@@ -94,12 +115,22 @@ class Saver:
             raise CheckpointError(
                 f"{path} is of another model: {state.architecture}, this run's is {actor.identity}"
             )
+        require_same(path, state.identity, self._identity, changed=self._changed)
         self._trainer.course.state.load_state(state.method)
         self._restore_reference(path, state)
         actor.load(path / "model")
-        self._trainer.collector.source.load(path / "model")
+        self._restore_prompts(path, state)
         actor.optimizer_steps = state.optimizer_steps
+        self.newest = state.step
         return state
+
+    def _restore_prompts(self, path: Path, state: RunState) -> None:
+        """Which prompts come next; what was drawn ahead for steps of another size is drawn anew."""
+        generation = self._trainer.collector.generation
+        generation.go_on(state.step, state.prompts)
+        sizes = {stage["sizes"][-1][1] for stage in state.prompts.values()}
+        if sizes <= {generation.stream.per_step}:
+            self._trainer.collector.source.load(path / "model")
 
     def _restore_reference(self, path: Path, state: RunState) -> None:
         actor, reference = self._actor, self._trainer.course.state.reference

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from megaent.data.chain_sum import EOS, PAD, UNKNOWN, VOCABULARY
 from megaent.data.options import DataOptions
 from megaent.errors import ModelError
+from megaent.lifetime import end_with_parent, tied_to_this_process
 from megaent.randomness import draw_seed
 from megaent.small_models.options import DemoModelOptions
 from megaent.small_models.sealed_folder import is_intact, make_sealed
@@ -80,7 +81,7 @@ def _make_in_subprocess(recipe: WarmupRecipe, folder: Path, report: Callable[[st
     command += ["--recipe", json.dumps(asdict(recipe))]
     child = subprocess.Popen(
         [*command, "--folder", str(folder)],
-        env={**os.environ, **settings, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, **tied_to_this_process(), **settings, "PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -206,6 +207,7 @@ def _padded(rows: Sequence[list[int]], filler: int) -> list[list[int]]:
 
 def main() -> None:
     """The child's program: make the checkpoint in an empty folder."""
+    end_with_parent()
     import torch
     from transformers.utils import logging
 

@@ -14,7 +14,7 @@ def prompts(number: int) -> list[Prompt]:
 
 
 def ids(stream: PromptStream, steps: range) -> list[list[str]]:
-    return [[prompt.id for _, prompt in stream.take(step)] for step in steps]
+    return [[prompt.id for _, prompt in stream.take(step * stream.per_step)] for step in steps]
 
 
 @pytest.mark.parametrize(("number", "per_step"), [(8, 4), (11, 4), (8, 8), (9, 1), (23, 7), (13, 6)])
@@ -33,7 +33,7 @@ def test_a_step_across_two_epochs_holds_no_prompt_twice(number: int, per_step: i
 
 
 def test_places_count_from_zero() -> None:
-    assert [place for place, _ in PromptStream(prompts(9), per_step=4, seed=0).take(5)] == [0, 1, 2, 3]
+    assert [place for place, _ in PromptStream(prompts(9), per_step=4, seed=0).take(20)] == [0, 1, 2, 3]
 
 
 def test_a_step_can_be_asked_for_alone_and_again() -> None:
@@ -67,3 +67,50 @@ def test_repeated_ids_are_refused() -> None:
 def test_too_few_prompts_for_a_step_are_refused(number: int) -> None:
     with pytest.raises(DataError, match=r"lower rollout\.prompts_per_step"):
         PromptStream(prompts(number), per_step=4, seed=0)
+
+
+# ---------------------------------------------------------------- steps that changed their size
+
+
+def flow(stream: PromptStream, *, before: int, steps: int) -> list[str]:
+    return [p.id for n in range(steps) for _, p in stream.take(before + n * stream.per_step)]
+
+
+@pytest.mark.parametrize("number", [16, 23])
+@pytest.mark.parametrize("sizes", [(4, 2), (4, 8), (7, 3), (3, 7), (5, 4)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 11])
+def test_another_size_repeats_and_skips_no_prompt_of_an_epoch(
+    number: int, sizes: tuple[int, int], steps: int
+) -> None:
+    first, second = sizes
+    begun = first * steps
+    one = PromptStream(prompts(number), per_step=first, seed=3)
+    two = PromptStream(prompts(number), per_step=second, seed=3, sizes=((0, first), (begun, second)))
+    asked = flow(one, before=0, steps=steps) + flow(two, before=begun, steps=4 * number)
+    for epoch in range(len(asked) // number):
+        assert len(set(asked[epoch * number : (epoch + 1) * number])) == number, epoch
+    later = [asked[begun + n * second : begun + (n + 1) * second] for n in range(4 * number)]
+    assert all(len(set(step)) == second for step in later)
+
+
+def test_a_size_changed_twice_is_an_epoch_still() -> None:
+    sizes = ((0, 4), (8, 3), (14, 5))
+    parts = [
+        flow(
+            PromptStream(prompts(12), per_step=size, seed=1, sizes=sizes[: n + 1]), before=start, steps=steps
+        )
+        for n, ((start, size), steps) in enumerate(zip(sizes, (2, 2, 12), strict=True))
+    ]
+    asked = [name for part in parts for name in part]
+    assert all(len(set(asked[12 * e : 12 * e + 12])) == 12 for e in range(len(asked) // 12))
+
+
+def test_the_present_size_may_be_spelled_out() -> None:
+    plain = PromptStream(prompts(23), per_step=7, seed=0)
+    spelled = PromptStream(prompts(23), per_step=7, seed=0, sizes=((0, 7),))
+    assert ids(plain, range(30)) == ids(spelled, range(30))
+
+
+def test_a_step_of_a_whole_epoch_cannot_begin_in_the_middle_of_one() -> None:
+    with pytest.raises(DataError, match=r"4 prompts of this epoch's 8 .* choose 4 or fewer"):
+        PromptStream(prompts(8), per_step=8, seed=0, sizes=((0, 4), (12, 8)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from megaent.objective.advantages import GroupRelative, LeaveOneOut
@@ -118,18 +120,24 @@ def test_the_phase_of_a_step() -> None:
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 10])
-def test_steps_before_counts_the_steps_of_the_same_stage(num_steps: int) -> None:
-    method = method_of(one=Part())
+def test_steps_of_a_stage_are_those_that_take_one_batch_of_it(num_steps: int) -> None:
+    plain = method_of(one=Part())
+    sampling = replace(plain, sampling=DynamicSampling())
+    kinds = [(0.3, 0, plain), (0.5, 1, plain), (0.6, 1, sampling), (0.6, 2, plain), (1.0, 0, plain)]
     schedule = Schedule(
         phases=tuple(
             Phase(method=method, name=f"part {n}", until=until, stage=stage)
-            for n, (until, stage) in enumerate([(0.3, 0), (0.6, 1), (0.6, 2), (1.0, 0)])
+            for n, (until, stage, method) in enumerate(kinds)
         )
     )
-    stages = [schedule.phases[schedule.number_at(s, num_steps)].stage for s in range(1, num_steps + 4)]
-    for step in range(1, num_steps + 4):  # a finished run may be asked for one more
-        expected = sum(stage == stages[step - 1] for stage in stages[: step - 1])
-        assert schedule.steps_before(step, num_steps) == expected
+    last = num_steps + 3  # a finished run may be asked for one more
+    for after in range(last):
+        for before in range(after + 1, last + 1):
+            phases = [schedule.phases[schedule.number_at(s, num_steps)] for s in range(after + 1, before)]
+            for stage in (0, 1, 2):
+                expected = sum(p.stage == stage and p.method.sampling is None for p in phases)
+                found = schedule.steps_of_stage(stage, after=after, before=before, num_steps=num_steps)
+                assert found == expected, (after, before, stage)
 
 
 def test_words_have_a_line_for_every_piece() -> None:

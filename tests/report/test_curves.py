@@ -52,8 +52,9 @@ def test_the_terminal_shows_the_same_cells() -> None:
 
 def test_the_summary_holds_both_evaluations_and_the_time(tmp_path: Path) -> None:
     path = tmp_path / "run" / "summary.json"
-    write_summary(path, BEFORE, AFTER, seconds=90.0)
-    assert json.loads(path.read_text()) == {"before": BEFORE, "after": AFTER, "seconds": 90.0}
+    write_summary(path, BEFORE, AFTER, steps=6, seconds=90.0)
+    expected = {"before": BEFORE, "after": AFTER, "steps": 6, "seconds": 90.0}
+    assert json.loads(path.read_text()) == expected
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -61,7 +62,7 @@ def test_the_summary_holds_both_evaluations_and_the_time(tmp_path: Path) -> None
 def test_a_summary_without_one_of_its_numbers_is_refused(tmp_path: Path, key: str) -> None:
     after = {name: value for name, value in AFTER.items() if name != key}
     with pytest.raises(ValueError, match=rf"after must have .* lacks {key}"):
-        write_summary(tmp_path / "summary.json", BEFORE, after, seconds=1.0)
+        write_summary(tmp_path / "summary.json", BEFORE, after, steps=1, seconds=1.0)
     assert list(tmp_path.iterdir()) == []
 
 

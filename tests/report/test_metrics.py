@@ -71,15 +71,21 @@ def test_truncation_keeps_the_steps_up_to_the_checkpoint_unchanged(tmp_path: Pat
     path, short = tmp_path / "metrics.jsonl", tmp_path / "short.jsonl"
     record(path, 1, 2, 3, 4)
     record(short, 1, 2)
-    assert truncate_after(path, step=2) == 2
+    assert truncate_after(path, step=2) == []
     assert path.read_bytes() == short.read_bytes()
     record(path, 3, 4)
     assert [line["step"] for line in read_metrics(path)] == [1, 2, 3, 4]
     assert [entry.name for entry in tmp_path.iterdir() if "new" in entry.name] == []
 
 
-def test_truncating_what_does_not_exist_keeps_nothing(tmp_path: Path) -> None:
-    assert truncate_after(tmp_path / "metrics.jsonl", step=5) == 0
+def test_a_file_that_is_gone_is_told_and_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert truncate_after(path, step=0) == []
+    assert not path.exists()
+    (lost,) = truncate_after(path, step=5)
+    assert f"{path} lacks steps 1 to 5; what they reported is lost" == lost
+    record(path, 6)
+    assert [line["step"] for line in read_metrics(path)] == [6]
 
 
 def test_a_line_cut_anywhere_is_dropped_and_the_others_survive(tmp_path: Path) -> None:
@@ -91,8 +97,48 @@ def test_a_line_cut_anywhere_is_dropped_and_the_others_survive(tmp_path: Path) -
         path = tmp_path / f"cut{cut}.jsonl"
         path.write_bytes(data[:cut])
         assert [line["step"] for line in read_metrics(path)] == [1]
-        assert truncate_after(path, step=9) == 1
-        assert path.read_bytes() == data[:first]
+        is_whole = cut == len(data) - 1
+        assert len(truncate_after(path, step=2)) == (0 if is_whole else 1)
+        assert path.read_bytes() == (data if is_whole else data[:first])
+        assert not path.with_name(path.name + ".damaged").exists()
+
+
+LINES = [b'{"step": %d, "loss": 0.5}' % step for step in (1, 2, 3, 4)]
+ONE, TWO, THREE, FOUR = LINES
+OURS = b"\n".join(LINES) + b"\n"
+CHANGES = {  # what somebody made of the lines 1 to 4: the steps that are lost, and whether that is foreign
+    "as_written": (LINES, "", False),
+    "a_blank_last_line": ([*LINES, b""], "", False),
+    "a_blank_line_between": ([ONE, b"", TWO, THREE, FOUR], "", False),
+    "a_line_missing": ([ONE, THREE, FOUR], "lacks step 2;", False),
+    "lines_missing": ([THREE], "lacks steps 1 to 2, step 4;", False),
+    "emptied": ([], "lacks steps 1 to 4;", False),
+    "a_line_doubled": ([ONE, TWO, TWO, THREE, FOUR], "", True),
+    "out_of_order": ([TWO, ONE, THREE, FOUR], "", True),
+    "another_value_for_a_step": ([*LINES, b'{"step": 2, "loss": 9.0}'], "", True),
+    "a_line_of_text": ([ONE, b"nonsense", TWO, THREE, FOUR], "", True),
+    "a_line_of_another_encoding": ([ONE, "é".encode("latin-1"), TWO, THREE, FOUR], "", True),
+    "a_line_that_is_no_record": ([ONE, TWO, THREE, b"[4]"], "lacks step 4;", True),
+    "a_line_without_a_number": ([ONE, TWO, THREE, b'{"step": 4, "loss": "low"}'], "lacks step 4;", True),
+    "a_line_that_is_not_finite": ([ONE, TWO, THREE, b'{"step": 4, "loss": NaN}'], "lacks step 4;", True),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_somebody_changed_is_put_right_and_told(tmp_path: Path, name: str) -> None:
+    lines, lost, is_foreign = CHANGES[name]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(data := b"".join(line + b"\n" for line in lines))
+    told = truncate_after(path, step=4)
+    assert len(told) == bool(lost) + is_foreign
+    assert lost in " ".join(told)
+    kept = tmp_path / "metrics.jsonl.damaged"
+    assert (kept.read_bytes() if kept.exists() else None) == (data if is_foreign else None)
+    if not lost:
+        assert path.read_bytes() == OURS
+    record(path, 5)
+    steps = [line["step"] for line in read_metrics(path)]
+    assert steps == sorted(set(steps))
 
 
 def test_appending_to_a_torn_line_is_refused(tmp_path: Path) -> None:
@@ -189,3 +235,22 @@ def test_tensorboard_refuses_what_is_not_finite(tmp_path: Path) -> None:
     with pytest.raises(NumericsError, match="loss"):
         writer.write(1, {"loss": math.nan})
     writer.close()
+
+
+def test_a_full_disk_is_one_error_and_no_traceback_of_tensorboards_thread(tmp_path: Path) -> None:
+    program = f"""
+import resource, time
+from pathlib import Path
+from megaent.report.metrics import TensorBoardWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    writer = TensorBoardWriter(Path({str(tmp_path)!r}))
+    for step in range(100):
+        writer.write(step, {{"loss": 0.5}})
+        time.sleep(0.01)
+except OSError as error:
+    print("refused:", error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "refused: File too large\n"
+    assert "Traceback" not in done.stderr

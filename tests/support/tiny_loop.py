@@ -69,6 +69,7 @@ def make_trainer(
     mismatch_limit: float = 0.0,
     staleness: int = 0,
     num_steps: int = 30,
+    per_step: int = 8,
     method: Mapping[str, Mapping[str, object]] | None = None,
     reward: Reward | None = None,
 ) -> Trainer:
@@ -78,7 +79,7 @@ def make_trainer(
     generation = Generation(
         engine=engine or FakeEngine(VOCAB),
         layout=actor.layout,
-        stream=PromptStream(prompts, per_step=8, seed=seed),
+        stream=PromptStream(prompts, per_step=per_step, seed=seed),
         course=Course(
             schedule=schedule,
             state=MethodState(schedule, [prompt.id for prompt in prompts]),

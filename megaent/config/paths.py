@@ -1,0 +1,28 @@
+"""Paths in a configuration mean the same in every folder: they are made absolute when they are read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from megaent.config.overrides import quoted
+
+PATHS = ("model.path", "data.path", "data.eval_path", "rollout.python", "run.dir")
+
+
+def make_absolute(composed: DictConfig) -> None:
+    """In place, seen from the present folder; what has no value stays so."""
+    for key in PATHS:
+        value = OmegaConf.select(composed, key)
+        if isinstance(value, str) and value:
+            OmegaConf.update(composed, key, os.path.abspath(value))
+
+
+def with_absolute_paths(overrides: Sequence[str], text: str) -> list[str]:
+    """The overrides to record, their paths as in ``text``, the YAML of the configuration that they gave."""
+    composed = OmegaConf.create(text)
+    values = {key: OmegaConf.select(composed, key) for key in PATHS}
+    kept = [word for word in overrides if word.split("=", 1)[0].lstrip("+") not in PATHS]
+    return kept + [f"{key}={quoted(value)}" for key, value in values.items() if value]
