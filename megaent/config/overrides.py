@@ -46,5 +46,6 @@ def _as_typed(word: str, parser: OverridesParser, text_keys: Collection[str], is
 
 
 def quoted(text: str) -> str:
-    """``text`` as Hydra reads it back, whatever it holds."""
-    return QuotedString(text, Quote.single).with_quotes()
+    """``text`` as Hydra reads it back, whatever it holds; ``${`` is no interpolation then."""
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return QuotedString(literal, Quote.single).with_quotes()
