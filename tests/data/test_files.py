@@ -122,6 +122,7 @@ def test_a_folder_that_datasets_saved(tmp_path: Path) -> None:
         (gzip.compress(b'{"a": 1}\n' * 999)[:-20], "cannot be read"),
         (b"PAR1 and no more", "cannot be read"),
     ],
+    ids=["cut line", "nesting", "prose", "csv too long", "csv too short", "latin", "cut gzip", "cut parquet"],
 )
 def test_what_is_no_data_is_named(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "bad.jsonl"
