@@ -221,7 +221,7 @@ def test_a_named_backend_that_cannot_serve_is_an_error(device: str, dtype: torch
 def test_the_choice_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     from megaent.ops import backend
 
-    backend._announce.cache_clear()
+    backend.announce.cache_clear()
     with caplog.at_level(logging.INFO, logger="megaent.ops.backend"):
         for _ in range(3):
             ours(torch.zeros(1, 2), torch.tensor([0]))
