@@ -173,22 +173,45 @@ def test_requests_share_a_prefix_under_one_cache_key_alone(
 def test_weights_may_come_in_the_middle_of_responses(
     engine: SGLangEngine, truth: Truth, prompts: tuple[Prompt, ...]
 ) -> None:
-    """Each token's log-prob is that of the weights that drew it."""
-    sampling = SamplingParams(max_new_tokens=200, temperature=0.0)
+    """Each token's log-prob is that of the weights that drew it.
+
+    How soon a busy machine begins to generate is not known, so several moments are tried.
+    """
     others = [(name, tensor if "norm" in name else -tensor) for name, tensor in truth.weights()]
+    places: list[int] = []
+    for version, pause_s in zip((1, 3, 5, 7), (1.0, 0.4, 2.5, 6.0), strict=True):
+        if version > 1:
+            engine.receive_weights(truth.weights(), version=version)
+        places += _changed_at(engine, truth, prompts, others, version=version, pause_s=pause_s)
+        if any(0 < place < 200 for place in places):
+            return
+    pytest.fail(f"the new weights were not seen in the middle: {places}")
+
+
+def _changed_at(
+    engine: SGLangEngine,
+    truth: Truth,
+    prompts: tuple[Prompt, ...],
+    others: list[tuple[str, torch.Tensor]],
+    *,
+    version: int,
+    pause_s: float,
+) -> list[int]:
+    """Of each response how many tokens, counted from the first, the old weights drew."""
     drawn: list[Group] = []
-    requests = requests_for(prompts[:4], 1)
+    sampling, requests = SamplingParams(max_new_tokens=200, temperature=0.0), requests_for(prompts[:4], 1)
     thread = threading.Thread(target=lambda: drawn.extend(engine.generate(requests, sampling)))
     thread.start()
-    time.sleep(1.0)
-    engine.receive_weights(others, version=2)
+    time.sleep(pause_s)
+    engine.receive_weights(others, version=version + 1)
     thread.join()
-    changed_at = []
+    found = []
     for group in drawn:
+        assert len(group.responses[0].tokens) == 200
+        assert group.responses[0].version in (version, version + 1)
         is_old_R = log_prob_errors(truth, group, 0, 1.0) < 1e-4
-        changed_at.append(int(is_old_R.long().cumprod(0).sum()))
-        assert (group.responses[0].version, len(group.responses[0].tokens)) == (1, 200)
-    assert any(0 < place < 200 for place in changed_at), "the new weights were not seen in the middle"
+        found.append(int(is_old_R.long().cumprod(0).sum()))
+    return found
 
 
 def test_tokens_that_were_given_have_the_log_probs_of_the_model(
