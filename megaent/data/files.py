@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -103,17 +104,24 @@ def _numbered(file: Path, rows: Iterator[object]) -> Iterator[Placed]:
 def _text_rows(file: Path, stream: BinaryIO) -> Iterator[Placed]:
     # utf-8-sig: some editors begin a file with a byte order mark. newline="": U+2028 and its like, and
     # carriage returns inside CSV fields, are text.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        yield from _rows_of_text(file, text)
+
+
+def _rows_of_text(file: Path, text: io.TextIOWrapper) -> Iterator[Placed]:
     number, first = _first_line(text)
     if not first:
         return
     if first.lstrip()[:1] not in ("{", "["):
         yield from _csv_rows(file, text, number, first)
-    elif _is_json(first):
-        yield from _lines_or_array(file, text, number, first)
-    else:
-        rest = first + text.read()
-        yield from _array(file, rest) if _is_json(rest) else _lines(file, io.StringIO(rest), number)
+        return
+    value = _parsed_or_none(first)
+    if value is not None:
+        yield from _lines_or_array(file, text, number, first, value)
+        return
+    rest = first + text.read()
+    value = _parsed_or_none(rest)
+    yield from _lines(file, io.StringIO(rest), number) if value is None else _array(file, value)
 
 
 def _first_line(text: io.TextIOWrapper) -> tuple[int, str]:
@@ -124,15 +132,18 @@ def _first_line(text: io.TextIOWrapper) -> tuple[int, str]:
     return 0, ""
 
 
-def _lines_or_array(file: Path, text: io.TextIOWrapper, number: int, first: str) -> Iterator[Placed]:
-    """A whole value in the first line: the first of many, or the only one."""
+def _lines_or_array(
+    file: Path, text: io.TextIOWrapper, number: int, first: str, value: object
+) -> Iterator[Placed]:
+    """``value``, all of the first line, is the first row of many, or what holds them all."""
     blank, second = _first_line(text)
-    if second or not _is_collection(first):
-        yield from _lines(file, io.StringIO(first), number)
-        yield from _lines(file, io.StringIO(second), number + blank)
-        yield from _lines(file, text, number + blank + 1)
-    else:
-        yield from _array(file, first)
+    is_only = not second and (_is_list_of_rows(value) or _rows_inside(value) is not None)
+    if is_only:
+        yield from _array(file, value)
+        return
+    yield from _lines(file, io.StringIO(first), number)
+    yield from _lines(file, io.StringIO(second), number + blank)
+    yield from _lines(file, text, number + blank + 1)
 
 
 def _lines(file: Path, lines: io.TextIOBase, first: int) -> Iterator[Placed]:
@@ -157,42 +168,36 @@ def _split_at_newlines(lines: io.TextIOBase) -> Iterator[str]:
         yield pending
 
 
-def _array(file: Path, text: str) -> Iterator[Placed]:
-    value = _parsed(text)
-    if isinstance(value, dict):
-        inner = [name for name, entry in value.items() if isinstance(entry, list)]
-        if not _is_collection_of(value):
-            yield f"{file} row 1", value
-            return
-        value = value[inner[0]]
-    assert isinstance(value, list)
-    yield from _numbered(file, iter(value))
+def _array(file: Path, value: object) -> Iterator[Placed]:
+    """The rows of a list, of an object around one, or an object that is a row itself."""
+    inside = value if isinstance(value, list) else _rows_inside(value)
+    yield from _numbered(file, iter([value] if inside is None else inside))
 
 
-def _is_collection(text: str) -> bool:
-    """Of rows: a list of objects, or an object around one."""
-    value = _parsed(text)
-    if isinstance(value, list):
-        return all(isinstance(entry, dict) and "from" not in entry and "role" not in entry for entry in value)
-    return _is_collection_of(value)
+def _is_list_of_rows(value: object) -> bool:
+    """And not one row that is a list of turns."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and "from" not in entry and "role" not in entry for entry in value
+    )
 
 
-def _is_collection_of(value: object) -> bool:
-    """``{"data": [{…}, …]}``: one list of objects, and beside it nothing that looks like a question."""
+def _rows_inside(value: object) -> list | None:
+    """Of ``{"data": [{…}, …]}``: its one list of objects, where nothing beside it looks like a question."""
     if not isinstance(value, dict):
-        return False
+        return None
     lists = [entry for entry in value.values() if isinstance(entry, list) and entry]
     others = [entry for entry in value.values() if not isinstance(entry, list)]
     is_rows = len(lists) == 1 and all(isinstance(row, dict) and "role" not in row for row in lists[0])
-    return is_rows and not any(isinstance(entry, str) and len(entry) > 200 for entry in others)
+    is_row = any(isinstance(entry, str) and len(entry) > 200 for entry in others)
+    return lists[0] if is_rows and not is_row else None
 
 
-def _is_json(text: str) -> bool:
+def _parsed_or_none(text: str) -> object:
+    """The list or object that ``text`` is, None for what is no JSON."""
     try:
-        _parsed(text)
+        return _parsed(text)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
 
 
 def _parsed(text: str) -> object:
@@ -207,7 +212,7 @@ def _csv_rows(file: Path, text: io.TextIOWrapper, number: int, first: str) -> It
         raise DataError(
             f"{file} line {number}: expected JSON Lines, a JSON array, CSV or Parquet, got {first[:60]!r}"
         )
-    reader = csv.DictReader(_chain(first, text), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(chain([first], text), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             place = f"{file} line {number - 1 + reader.line_num}"
@@ -216,8 +221,3 @@ def _csv_rows(file: Path, text: io.TextIOWrapper, number: int, first: str) -> It
             yield place, dict(row)
     except csv.Error as error:
         raise DataError(f"{file} line {number - 1 + reader.line_num}: {error}") from error
-
-
-def _chain(first: str, rest: io.TextIOBase) -> Iterator[str]:
-    yield first
-    yield from rest

@@ -53,6 +53,7 @@ FORMATS: dict[str, Callable[[list], bytes]] = {
     "array over lines": lambda rows: json.dumps(rows, indent=1).encode(),
     "an object around": lambda rows: json.dumps({"version": 1, "data": rows}).encode(),
     "an object over lines": lambda rows: json.dumps({"data": rows}, indent=1).encode(),
+    "an object around, beside an empty list": lambda rows: json.dumps({"notes": [], "data": rows}).encode(),
     "csv": table,
     "parquet": parquet,
     "arrow": arrow_stream,
