@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from megaent.config.composition import compose_config
+from megaent.config.overrides import quoted
 from megaent.durable import replace_file
 from megaent.errors import ConfigError, RunError
 from megaent.lifetime import tied_to_this_process
@@ -57,7 +58,7 @@ ARMS = {
 def demo(overrides: Sequence[str]) -> None:
     """Train every arm, then write the comparison. Raises MegaentError; Ctrl-C ends all runs."""
     words, run = _split(overrides)
-    config = _composed([*words, *ARMS[PLAIN].words, f"run.dir={json.dumps(str(run))}"])
+    config = _composed([*words, *ARMS[PLAIN].words, f"run.dir={quoted(str(run))}"])
     for arm in ARMS.values():
         _composed([*words, *arm.words])  # refused before anything is made
     RunDirectory(run).refuse_existing()
@@ -69,7 +70,7 @@ def demo(overrides: Sequence[str]) -> None:
     started = time.monotonic()
     with _processes() as start:
         waiting = [
-            (name, [*words, *arm.words, f"run.dir={json.dumps(str(folders[name]))}"])
+            (name, [*words, *arm.words, f"run.dir={quoted(str(folders[name]))}"])
             for name, arm in ARMS.items()
         ]
         logs = {name: run / "compare" / f"{name}.log" for name in ARMS}

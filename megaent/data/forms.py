@@ -50,26 +50,25 @@ def read_form(row: object, *, question_key: str = "", answer_key: str = "") -> A
         row = {"messages": row}
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object or a list of turns, got {type(row).__name__}")
-    asked, turns = _question(row, question_key)
-    is_chat = turns is not None and not isinstance(asked[1], str)
-    assert turns is not None
-    answered, answer, turns = _answer(row, answer_key, turns)
+    asked, question = _question(row, question_key)
+    answered, answer, turns = _answer(row, answer_key, _turns(asked, question))
     options = choices_of(row)
     if options:
         answer = chosen_letter(answer, options)
         turns = (*turns[:-1], (turns[-1][0], with_choices(turns[-1][1], options)))
-    form = f"{asked[0]}, {answered}" + (", choices" if options else "")
-    return Asked(form=form, turns=turns, is_chat=is_chat, answer=answer)
+    form = f"{asked}, {answered}" + (", choices" if options else "")
+    return Asked(form=form, turns=turns, is_chat=not isinstance(question, str), answer=answer)
 
 
 # ---------------------------------------------------------------- the question
 
 
-def _question(row: Mapping[str, object], key: str) -> tuple[tuple[str, object], tuple[Turn, ...] | None]:
+def _question(row: Mapping[str, object], key: str) -> tuple[str, object]:
+    """The column and what it holds."""
     name, value = (key, named(row, key, "data.question_key")) if key else _find_question(row)
     if name.lower() == "instruction" and isinstance(row.get("input"), str) and row["input"]:
         value = f"{value}\n{row['input']}"
-    return (name, value), _turns(name, value)
+    return name, value
 
 
 def _find_question(row: Mapping[str, object]) -> tuple[str, object]:

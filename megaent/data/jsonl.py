@@ -155,16 +155,17 @@ def _split(
     """Training and evaluation prompts, no question in both, and what to tell of their files."""
     rows, prompts, told = _read(config, writer, config.path)
     if config.eval_path:
-        held_out, evaluation, also_told = _read(config, writer, config.eval_path)
-        _require_apart(rows, held_out)
+        evaluation_rows, evaluation, also_told = _read(config, writer, config.eval_path)
+        _require_apart(rows, evaluation_rows)
         train, told = prompts, (*told, *also_told)
     else:
         if not 0 <= config.eval_fraction < 1:
             raise DataError(f"data.eval_fraction must lie in [0, 1), got {config.eval_fraction}")
         # By a hash of the question, so that a row's side does not depend on the other rows.
         limit = config.eval_fraction * 2**63
-        evaluation = [p for p in prompts if draw_seed("jsonl held out", _digest(p)) < limit]
-        train = [p for p in prompts if draw_seed("jsonl held out", _digest(p)) >= limit]
+        held_out = [draw_seed("jsonl held out", _digest(prompt)) < limit for prompt in prompts]
+        train = [prompt for prompt, out in zip(prompts, held_out, strict=True) if not out]
+        evaluation = [prompt for prompt, out in zip(prompts, held_out, strict=True) if out]
     # Shuffled, so that any number of the first ones is a fair sample of the file.
     train.sort(key=lambda prompt: draw_seed(config.seed, "jsonl order", _digest(prompt)))
     evaluation.sort(key=lambda prompt: draw_seed("jsonl order", _digest(prompt)))

@@ -23,12 +23,15 @@ class Generation:
     """One replica's side of the sampling; ranks without an engine get no groups."""
 
     engine: RolloutEngine | None
-    layout: Placement
     stream: PromptStream
     course: Course
     sampling: SamplingParams
     group_size: int
     seed: int
+
+    @property
+    def layout(self) -> Placement:
+        return self.course.layout
 
     def sampling_at(self, step: int) -> SamplingParams:
         phase, sampling = self.course.phase_at(step), self.sampling

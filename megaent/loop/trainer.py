@@ -40,7 +40,6 @@ class Trainer:
 
     actor: Actor
     collector: Collector
-    course: Course
     num_minibatches: int
     seed: int
     mismatch_limit: float = 0.0  # nats, of the mean absolute mismatch; 0 only reports
@@ -51,6 +50,10 @@ class Trainer:
     @property
     def layout(self) -> Placement:
         return self.actor.layout
+
+    @property
+    def course(self) -> Course:
+        return self.collector.generation.course
 
     @property
     def clock(self) -> Clock:
@@ -71,8 +74,10 @@ class Trainer:
 
     def check_publication(self) -> Metrics:
         """Of the weights that came before the step, before anything drawn from them is learnt from."""
-        with self.clock.measure("publish"):
-            metrics = {} if self.agreement is None else self.agreement.require()
+        metrics: Metrics = {}
+        if self.agreement is not None:
+            with self.clock.measure("publish"):
+                metrics = self.agreement.require()
         self.collector.source.rest()
         return metrics
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -24,12 +25,13 @@ class Option(NamedTuple):
     default: bool | float | str | None
 
 
-def options_of(method: str) -> list[Option]:
+@cache
+def options_of(method: str) -> tuple[Option, ...]:
     """The options of a method of the registry, in the order of its signature."""
     spec = find_spec(f"megaent.methods.{method}")
     assert spec is not None, f"{method} is in the registry and has no module"
     assert spec.origin is not None, f"{method} has no source"
-    return read_options(Path(spec.origin).read_text(encoding="utf-8"), method)
+    return tuple(read_options(Path(spec.origin).read_text(encoding="utf-8"), method))
 
 
 def read_options(source: str, method: str) -> list[Option]:

@@ -142,7 +142,6 @@ def build_trainer(
     state = MethodState(schedule, [prompt.id for prompt in task.train])
     generation = Generation(
         engine=engine,
-        layout=layout,
         stream=stream,
         course=Course(schedule=schedule, state=state, num_steps=config.steps, layout=layout),
         sampling=sampling_params(config, task),
@@ -157,7 +156,6 @@ def build_trainer(
             reward=make_reward(task.grader, **task.grader_options) if layout.is_leader else None,
             task=task,
         ),
-        course=generation.course,
         num_minibatches=config.optim.minibatches,
         seed=config.seed,
         mismatch_limit=config.rollout.mismatch_limit,

@@ -20,18 +20,9 @@ import pytest
 from megaent.errors import CheckpointError
 from megaent.run.checkpoint import CheckpointStore, digest, newest_valid, read_state, save_checkpoint, verify
 from megaent.run.manifest import FileDigest, read_manifest, render_manifest
+from megaent.types import Alone
 
 CONTENT = {"__0_0.distcp": 3000, "__1_0.distcp": 2048, ".metadata": 77}
-
-
-class Single:
-    """One process, which is all of them."""
-
-    rank = 0
-    world_size = 1
-
-    def gather_everywhere(self, value: object) -> list:
-        return [value]
 
 
 class ThreadRank:
@@ -72,7 +63,7 @@ def write_model(folder: Path, *, mark: str = "a") -> None:
 def save(store: CheckpointStore, step: int, *, mark: str = "a") -> Path:
     state = {"step": step, "mark": mark, "cursor": [1, 2], "layout": "TP1 PP1", "lr": 0.1}
     return save_checkpoint(
-        store, step, write_model=lambda folder: write_model(folder, mark=mark), state=state, ranks=Single()
+        store, step, write_model=lambda folder: write_model(folder, mark=mark), state=state, ranks=Alone()
     )
 
 
@@ -95,7 +86,7 @@ def test_a_checkpoint_reads_back_and_verifies(store: CheckpointStore) -> None:
     assert read_state(path) == {"step": 40, "mark": "z", "cursor": [1, 2], "layout": "TP1 PP1", "lr": 0.1}
     assert (path / "model" / "__1_0.distcp").read_bytes() == b"z" * 2048
     assert (store.folder / "latest").read_text() == "step-00000040\n"
-    assert newest_valid(store, Single()) == (path, [])
+    assert newest_valid(store, Alone()) == (path, [])
 
 
 def test_the_manifest_holds_what_sha256sum_says(store: CheckpointStore) -> None:
@@ -114,7 +105,7 @@ def test_the_manifest_holds_what_sha256sum_says(store: CheckpointStore) -> None:
 
 def test_a_new_store_has_no_checkpoint_and_that_is_no_error(store: CheckpointStore) -> None:
     assert store.candidates() == []
-    assert newest_valid(store, Single()) == (None, [])
+    assert newest_valid(store, Alone()) == (None, [])
 
 
 @pytest.mark.parametrize("state", [{"a": (1, 2)}, {1: "a"}, {"a": float("nan")}])
@@ -256,7 +247,7 @@ def test_all_damaged_is_an_error_that_names_each(store: CheckpointStore) -> None
     for step in (20, 40):
         (save(store, step) / "state.json").unlink()
     with pytest.raises(CheckpointError, match=r"40/state\.json is missing.*20/state\.json is missing"):
-        newest_valid(store, Single())
+        newest_valid(store, Alone())
 
 
 # ---------------------------------------------------------------- which stay
@@ -288,9 +279,9 @@ def test_a_resume_from_before_damaged_checkpoints_keeps_what_it_saves(store: Che
         save(wide, step)
     for step in (40, 60):  # of the right size, so only a digest tells
         (store.final(step) / "model" / ".metadata").write_bytes(b"?" * 77)
-    assert newest_valid(store, Single())[0] == store.final(10)
+    assert newest_valid(store, Alone())[0] == store.final(10)
     save(store, 30)
-    assert newest_valid(store, Single())[0] == store.final(30)
+    assert newest_valid(store, Alone())[0] == store.final(30)
     assert store.final(10) in store.candidates()
 
 
@@ -414,7 +405,7 @@ def test_a_kill_at_any_instant_leaves_the_old_set_or_old_and_new(
         assert len(store.candidates()) >= 2, folder
         for path in store.candidates():
             assert verify(path) == [], folder
-        newest, refused = newest_valid(store, Single())
+        newest, refused = newest_valid(store, Alone())
         assert newest is not None
         state = read_state(newest)
         assert (state["step"], state["mark"]) in {(max(steps), "old"), (60, "new")}, folder
@@ -498,9 +489,9 @@ def test_a_disk_that_fills_while_the_model_is_written_leaves_the_earlier_checkpo
         (folder / "big.distcp").write_bytes(b"x" * 100_000)
 
     with pytest.raises(CheckpointError, match=r"step-00000020.*(No space left|File too large)"):
-        save_checkpoint(store, 20, write_model=write, state={}, ranks=Single())
+        save_checkpoint(store, 20, write_model=write, state={}, ranks=Alone())
     assert names(store) == ["step-00000010"]
-    assert newest_valid(store, Single()) == (store.final(10), [])
+    assert newest_valid(store, Alone()) == (store.final(10), [])
 
 
 def test_too_little_room_is_refused_before_any_rank_writes(store: CheckpointStore) -> None:

@@ -78,7 +78,6 @@ def make_trainer(
     actor = TinyActor(VOCAB, lr=lr)
     generation = Generation(
         engine=engine or FakeEngine(VOCAB),
-        layout=actor.layout,
         stream=PromptStream(prompts, per_step=per_step, seed=seed),
         course=Course(
             schedule=schedule,
@@ -105,7 +104,6 @@ def make_trainer(
             reward=reward or CountsWanted(),
             task=task,
         ),
-        course=generation.course,
         num_minibatches=2,
         seed=seed,
         mismatch_limit=mismatch_limit,
