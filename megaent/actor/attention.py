@@ -1,7 +1,8 @@
 """Norm and attention of Megatron's local layer spec, for packed sequences with torch's own kernels.
 
-Megatron's local spec refuses packed sequences and context parallelism in attention, and sequence
-parallelism in its norm. These two modules take their place wherever Transformer Engine does not.
+Megatron's local spec refuses packed sequences and context parallelism in attention, sequence parallelism in
+its norm, and turns queries and keys one sequence at a time. These two modules take their place wherever
+Transformer Engine does not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch import Tensor
+
+from megaent.actor.packed_causal import Buckets, Tail, packed_causal
+from megaent.actor.rotary import Angles
 
 
 class RMSNorm(torch.nn.Module):
@@ -47,10 +51,12 @@ class PackedSequences(PackedSeqParams):
 
     borders: tuple[int, ...] = ()  # cumulative lengths of the whole sequences, before any context split
     buckets: Buckets | None = None  # without context parallelism
+    tails: tuple[Tail, ...] = ()  # responses that stand behind a prompt they share
+    angles: Angles | None = None  # by which queries and keys are turned
 
 
 class PackedAttention(MegatronModule):
-    """Causal attention within each packed sequence.
+    """Causal attention within each packed sequence, over queries and keys that it turns by their positions.
 
     Sequences of similar length (within a factor of two) are attended together as one padded batch:
     causality keeps the padding, which is on the right, out of every real token. Under context
@@ -71,8 +77,9 @@ class PackedAttention(MegatronModule):
         groups = pg_collection or ProcessGroupCollection.use_mpu_process_groups(required_pgs=["tp", "cp"])
         self.cp_group = groups.cp
         # What YaRN adds to the scale belongs to layers that turn their queries and keys.
-        is_turned = not (config.no_rope_freq and config.no_rope_freq[layer_number - 1])  # type: ignore[index]
-        self.scale = softmax_scale if softmax_scale and is_turned else 1.0 / math.sqrt(config.kv_channels)
+        self.is_turned = not (config.no_rope_freq and config.no_rope_freq[layer_number - 1])  # type: ignore[index]
+        is_scaled = softmax_scale and self.is_turned
+        self.scale = softmax_scale if is_scaled else 1.0 / math.sqrt(config.kv_channels)
 
     def forward(
         self,
@@ -88,13 +95,20 @@ class PackedAttention(MegatronModule):
         if packed_seq_params is None or attention_bias is not None:
             raise ValueError("PackedAttention takes packed sequences without bias only")
         q_NHD, k_NHD, v_NHD = (x.squeeze(1) if x.dim() == 4 else x for x in (query, key, value))
-        if packed_seq_params.buckets is not None:
-            out_NHD = self._buckets(q_NHD, k_NHD, v_NHD, packed_seq_params.buckets)
-        else:
-            out_NHD = self._zigzag(q_NHD, k_NHD, v_NHD, packed_seq_params.borders)
+        if self.is_turned:
+            assert packed_seq_params.angles is not None, "the model computes the angles of each microbatch"
+            q_NHD, k_NHD = packed_seq_params.angles.turn(q_NHD), packed_seq_params.angles.turn(k_NHD)
+        out_NHD = self._attend(q_NHD, k_NHD, v_NHD, packed_seq_params)
         return out_NHD.reshape(query.shape[0], -1)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _attend(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, packed: PackedSequences) -> Tensor:
+        if packed.buckets is None:
+            return self._zigzag(q_NHD, k_NHD, v_NHD, packed.borders)
+        if q_NHD.device.type == "cpu":
+            return packed_causal(q_NHD, k_NHD, v_NHD, packed.buckets, packed.tails, self.scale)
+        return self._buckets(q_NHD, k_NHD, v_NHD, packed.buckets)
+
+    def _sdpa(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, L, heads, d] to the same."""
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         is_grouped = q.shape[1] != k.shape[1]
@@ -104,7 +118,7 @@ class PackedAttention(MegatronModule):
         return out.transpose(1, 2)
 
     def _buckets(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, buckets: Buckets) -> Tensor:
-        padded = [self._attend(q_NHD[rows], k_NHD[rows], v_NHD[rows]) for rows in buckets.rows]
+        padded = [self._sdpa(q_NHD[rows], k_NHD[rows], v_NHD[rows]) for rows in buckets.rows]
         return torch.cat([out.flatten(0, 1) for out in padded])[buckets.place]
 
     def _zigzag(self, q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, borders: tuple[int, ...]) -> Tensor:
@@ -117,48 +131,23 @@ class PackedAttention(MegatronModule):
         for start, stop in pairwise(borders):
             mine = slice(start // size, stop // size)
             rows_K = torch.cat([torch.arange(mine.start, mine.stop) + r * local for r in range(size)])
-            place_K = torch.cat([zigzag_places(stop - start, r, size) for r in range(size)])
-            mask_QK = place_K[None] <= zigzag_places(stop - start, rank, size)[:, None]
+            place_K = torch.cat([_zigzag_places(stop - start, r, size) for r in range(size)])
+            mask_QK = place_K[None] <= _zigzag_places(stop - start, rank, size)[:, None]
             rows_K = rows_K.to(q_NHD.device)
-            out = self._attend(
+            out = self._sdpa(
                 q_NHD[mine][None], keys[rows_K][None], values[rows_K][None], mask_QK.to(q_NHD.device)
             )
             outputs.append(out[0])
         return torch.cat(outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """Sequences of 2^(i-1) < length <= 2^i side by side, and the way back."""
-
-    rows: tuple[Tensor, ...]  # [B, L] each: the packed row of every padded place
-    place: Tensor  # [N] where each packed row stands among the padded places of all buckets
-
-    def to(self, device: torch.device) -> Buckets:
-        return Buckets(tuple(rows.to(device) for rows in self.rows), self.place.to(device))
-
-
-def length_buckets(borders: tuple[int, ...]) -> Buckets:
-    by_power: dict[int, list[tuple[int, int]]] = {}
-    for start, stop in pairwise(borders):
-        by_power.setdefault((stop - start - 1).bit_length(), []).append((start, stop - start))
-    rows: list[Tensor] = []
-    place_N = torch.empty(borders[-1], dtype=torch.int64)
-    padded_before = 0
-    for power in sorted(by_power):
-        start_B, length_B = (torch.tensor(column) for column in zip(*by_power[power], strict=True))
-        place_L = torch.arange(int(length_B.max()))
-        # Padding reads the sequence's own last row: any finite row will do, its result is dropped.
-        rows_BL = start_B[:, None] + torch.minimum(place_L[None], length_B[:, None] - 1)
-        is_real_BL = place_L[None] < length_B[:, None]
-        place_N[rows_BL[is_real_BL]] = padded_before + is_real_BL.flatten().nonzero()[:, 0]
-        padded_before += rows_BL.numel()
-        rows.append(rows_BL)
-    return Buckets(tuple(rows), place_N)
-
-
-def zigzag_places(length: int, rank: int, size: int) -> Tensor:
+def zigzag_ranges(length: int, rank: int, size: int) -> tuple[range, ...]:
     """Places of one sequence that context rank ``rank`` holds: chunks ``rank`` and ``2 size - 1 - rank``."""
+    if size == 1:
+        return (range(length),)
     chunk = length // (2 * size)
-    first = torch.arange(chunk)
-    return torch.cat([first + rank * chunk, first + (2 * size - 1 - rank) * chunk])
+    return tuple(range(number * chunk, (number + 1) * chunk) for number in (rank, 2 * size - 1 - rank))
+
+
+def _zigzag_places(length: int, rank: int, size: int) -> Tensor:
+    return torch.cat([torch.arange(mine.start, mine.stop) for mine in zigzag_ranges(length, rank, size)])

@@ -22,10 +22,9 @@ from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.microbatch import (
     Microbatch,
+    PackRules,
     build_microbatch,
-    pack_multiple,
-    padded_length,
-    sequence_lengths,
+    pack_length,
     split_microbatches,
 )
 from megaent.actor.model import build_model, transformer_config
@@ -57,6 +56,7 @@ class ActorOptions:
     implementation: str = "local"  # local | transformer_engine
     recompute: bool = False
     microbatch_tokens: int = 8192
+    share_prompts: bool = False
     distributed_optimizer: bool = False
 
 
@@ -73,6 +73,12 @@ class MegatronActor:
             dtype=DTYPES[options.dtype],
             recompute=options.recompute,
             implementation=options.implementation,
+        )
+        self._rules = PackRules.of(
+            options.microbatch_tokens,
+            cp=layout.sizes.cp,
+            tp=layout.sizes.tp if layout.sizes.sequence_parallel else 1,
+            shares_prompts=options.share_prompts,
         )
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
@@ -200,30 +206,20 @@ class MegatronActor:
     # ------------------------------------------------------------ shared by both
 
     def _packs(self, batch: Experience, responses: list[int]) -> list[list[int]]:
-        unit = 2 * self.layout.sizes.cp if self.layout.sizes.cp > 1 else 1
-        lengths = [-(-length // unit) * unit for length in sequence_lengths(batch)]
-        return split_microbatches(responses, lengths, self.options.microbatch_tokens)
+        return split_microbatches(batch, responses, self._rules)
 
     def _run(
         self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool
     ) -> None:
         packs = packs + [[]] * (self._whole_rounds(len(packs)) - len(packs))
-        layout = self.layout
-        sizes = layout.sizes
-        multiple = pack_multiple(cp=sizes.cp, tp=sizes.tp if sizes.sequence_parallel else 1)
-        at_least = self._common_length(batch, packs, multiple) if sizes.vpp else 0
+        layout, rules = self.layout, self._rules
+        at_least = self._common_length(batch, packs) if layout.sizes.vpp else 0
 
         def microbatches() -> Iterator[Microbatch]:
             for pack in packs:
-                microbatch = build_microbatch(
-                    batch,
-                    pack,
-                    cp=layout.sizes.cp,
-                    cp_rank=layout.cp_group.rank(),
-                    multiple=multiple,
-                    at_least=at_least,
-                )
-                yield microbatch.to(layout.device)
+                cp_rank = layout.cp_group.rank()
+                built = build_microbatch(batch, pack, rules, cp_rank=cp_rank, at_least=at_least)
+                yield built.to(layout.device)
 
         iterators = [microbatches() for _ in self.chunks]
         is_single = len(self.chunks) == 1
@@ -237,11 +233,10 @@ class MegatronActor:
             forward_only=not is_training,
         )
 
-    def _common_length(self, batch: Experience, packs: list[list[int]], multiple: int) -> int:
+    def _common_length(self, batch: Experience, packs: list[list[int]]) -> int:
         """Of the longest pack. Interleaved schedules get packs of one length: with two stages both
         neighbours are one rank, and there Megatron's exchange of shapes and of tensors deadlocks."""
-        lengths = sequence_lengths(batch)
-        return max(padded_length(lengths, pack, cp=self.layout.sizes.cp, multiple=multiple) for pack in packs)
+        return max(pack_length(batch, pack, self._rules) for pack in packs)
 
     def _reduce(self, sums: MetricSums) -> Metrics:
         """Token means over every microbatch, context rank and replica, on every rank."""

@@ -132,11 +132,6 @@ def _clip_by_total_norm(parameters, max_norm, total_norm, use_decoupled_grad=Fal
                 parameter.grad.detach().mul_(coefficient)
 
 
-def rotary() -> None:
-    """Under context parallelism the indices of the rotary slices are pinned and moved."""
-    _redirect("megatron.core.models.common.embeddings.rope_utils")
-
-
 def checkpointing() -> None:
     """Exchange and saving of distributed checkpoints stage tensors on the device."""
     _redirect(
@@ -209,9 +204,6 @@ ADAPTATIONS: dict[str, Adaptation] = {
             (_CORE + "optimizer.clip_grads", "== 'torch.cuda.FloatTensor'"),
             (_CORE + "utils", 'device="cuda"'),
         ),
-    ),
-    "rotary": Adaptation(
-        rotary, ((_CORE + "models.common.embeddings.rope_utils", ".cuda(non_blocking=True)"),)
     ),
     "checkpointing": Adaptation(
         checkpointing,

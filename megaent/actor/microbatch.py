@@ -1,20 +1,23 @@
 """From a packed experience to what one forward pass eats.
 
-A microbatch is some responses, each behind its prompt, back to back. The tokens are shifted here and
-only here: input place j predicts token j + 1, and only the places that predict a response token are
-``rows`` of the loss. Under context parallelism each sequence is padded on the right to a multiple of
-2 cp and split in zig-zag order; a last dummy sequence rounds the pack up to what sequence
-parallelism needs.
+A microbatch is some responses, each behind its prompt, back to back; or each group's prompt once, with its
+responses behind it. The tokens are shifted here and only here: the input at position j predicts token j + 1,
+and only the places that predict a response token are ``rows`` of the loss. Under context parallelism each
+sequence is padded on the right to a multiple of 2 cp and split in zig-zag order; a last dummy sequence rounds
+the pack up to what sequence parallelism needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from megaent.actor.attention import PackedSequences, length_buckets, zigzag_places
+from megaent.actor.attention import PackedSequences, zigzag_ranges
+from megaent.actor.packed_causal import Tail, length_buckets
 from megaent.errors import ConfigError
 from megaent.types import Columns, Experience
 
@@ -40,131 +43,200 @@ class Microbatch(Columns):
         return replace(Columns.to(self, device), packed=packed)
 
 
-def sequence_lengths(batch: Experience) -> list[int]:
-    """Input tokens of each response with its prompt: the last token is predicted, never read."""
-    prompts = [len(prompt.tokens) for prompt in batch.prompts]
-    return [
-        prompts[group] + length - 1
-        for group, length in zip(batch.group.tolist(), batch.length.tolist(), strict=True)
-    ]
+@dataclass(frozen=True, slots=True)
+class PackRules:
+    """How responses become packs: the same on every rank of a replica."""
+
+    budget: int  # tokens a pack, at most, before it is rounded up
+    cp: int = 1
+    multiple: int = 1  # the length of a pack divides by it
+    shares_prompts: bool = False  # a group's prompt stands once in a pack; without context parallelism
+
+    @classmethod
+    def of(cls, budget: int, *, cp: int, tp: int, shares_prompts: bool) -> PackRules:
+        """``tp`` counts under sequence parallelism only."""
+        return cls(budget, cp, 2 * cp * tp if cp > 1 else tp, shares_prompts)
+
+    def padded(self, length: int) -> int:
+        unit = 2 * self.cp if self.cp > 1 else 1
+        return -(-length // unit) * unit
+
+    def rounded_up(self, length: int) -> int:
+        """A pack is never empty."""
+        return max(-(-length // self.multiple), 1) * self.multiple
 
 
-def split_microbatches(responses: list[int], lengths: list[int], budget: int) -> list[list[int]]:
-    """Responses into packs of at most ``budget`` tokens: longest first, into the first pack with room.
+def split_microbatches(batch: Experience, responses: list[int], rules: PackRules) -> list[list[int]]:
+    """Responses into packs within the budget: longest first, into the first pack with room.
 
-    Raises ConfigError when one sequence alone is over the budget.
+    Where prompts are shared, groups of most tokens first, and packs that hold the prompt before others. A
+    response without tokens is in no pack: there is nothing to predict. Raises ConfigError when one sequence
+    alone is over the budget.
     """
-    packs: list[list[int]] = []
-    room: list[int] = []
-    for response in sorted(responses, key=lambda r: (-lengths[r], r)):
-        length = lengths[response]
-        if length > budget:
+    sizes = _Sizes(batch, rules)
+    packs: list[_Pack] = []
+    for response in sorted(filter(sizes.length.__getitem__, responses), key=sizes.order(responses)):
+        alone = sizes.alone(response)
+        if alone > rules.budget:
             raise ConfigError(
-                f"a sequence of {length} tokens exceeds parallel.microbatch_tokens={budget}; "
-                f"set parallel.microbatch_tokens to {length} or more, or lower rollout.max_new_tokens"
+                f"a sequence of {alone} tokens exceeds parallel.microbatch_tokens={rules.budget}; "
+                f"set parallel.microbatch_tokens to {alone} or more, or lower rollout.max_new_tokens"
             )
-        for number, free in enumerate(room):
-            if length <= free:
-                packs[number].append(response)
-                room[number] -= length
-                break
-        else:
-            packs.append([response])
-            room.append(budget - length)
-    return [sorted(pack) for pack in packs]
+        pack = sizes.first_with_room(packs, response)
+        if pack is None:
+            packs.append(pack := _Pack([], set(), 0))
+        pack.length += sizes.added(pack, response)
+        pack.responses.append(response)
+        pack.groups.add(sizes.group[response])
+    return [sorted(pack.responses) for pack in packs]
 
 
-def pack_multiple(*, cp: int, tp: int) -> int:
-    """What a pack's length must divide by; ``tp`` counts under sequence parallelism only."""
-    return 2 * cp * tp if cp > 1 else tp
-
-
-def padded_length(lengths: list[int], pack: list[int], *, cp: int, multiple: int) -> int:
+def pack_length(batch: Experience, pack: Sequence[int], rules: PackRules) -> int:
     """Tokens of a built pack before any context split."""
-    unit = 2 * cp if cp > 1 else 1
-    total = sum(-(-lengths[response] // unit) * unit for response in pack)
-    return max(-(-total // multiple), 1) * multiple
+    sizes, built = _Sizes(batch, rules), _Pack([], set(), 0)
+    for response in filter(sizes.length.__getitem__, pack):
+        built.length += sizes.added(built, response)
+        built.groups.add(sizes.group[response])
+    return rules.rounded_up(built.length)
+
+
+@dataclass(slots=True)
+class _Pack:
+    responses: list[int]
+    groups: set[int]
+    length: int
+
+
+class _Sizes:
+    """Input tokens of prompts and responses: the last token of a response is predicted, never read."""
+
+    def __init__(self, batch: Experience, rules: PackRules) -> None:
+        self.rules = rules
+        self.group: list[int] = batch.group.tolist()
+        self.prompt = [len(batch.prompts[group].tokens) for group in self.group]
+        self.length: list[int] = batch.length.tolist()
+
+    def alone(self, response: int) -> int:
+        return self.rules.padded(self.prompt[response] + self.length[response] - 1)
+
+    def added(self, pack: _Pack, response: int) -> int:
+        """What ``response`` adds to ``pack``."""
+        if self.rules.shares_prompts and self.group[response] in pack.groups:
+            return self.length[response] - 1
+        return self.alone(response)
+
+    def order(self, responses: list[int]):
+        """A key to sort by: what is longest comes first."""
+        if not self.rules.shares_prompts:
+            return lambda response: (-self.alone(response), response)
+        total = dict.fromkeys(self.group, 0)
+        for response in responses:
+            total[self.group[response]] += self.length[response]
+        return lambda r: (-total[self.group[r]] - self.prompt[r], self.group[r], -self.length[r], r)
+
+    def first_with_room(self, packs: list[_Pack], response: int) -> _Pack | None:
+        fits = [p for p in packs if p.length + self.added(p, response) <= self.rules.budget]
+        holding = (p for p in fits if self.rules.shares_prompts and self.group[response] in p.groups)
+        return next(holding, fits[0] if fits else None)
 
 
 def build_microbatch(
-    batch: Experience, responses: list[int], *, cp: int, cp_rank: int, multiple: int, at_least: int = 0
+    batch: Experience, responses: list[int], rules: PackRules, *, cp_rank: int = 0, at_least: int = 0
 ) -> Microbatch:
-    """Model inputs of these responses for one context rank; ``responses`` may be empty.
+    """Model inputs of these responses, ascending, for one context rank; ``responses`` may be empty.
 
-    The pack's length divides by ``multiple`` and is ``at_least`` so many tokens.
+    The pack is ``at_least`` so many tokens long.
     """
-    starts = torch.cat([batch.length.new_zeros(1), batch.length.cumsum(0)]).tolist()
-    builder = _Builder(cp=cp, cp_rank=cp_rank)
-    for response in responses:
-        span = slice(starts[response], starts[response + 1])
-        prompt = torch.tensor(batch.prompts[int(batch.group[response])].tokens, dtype=torch.int64)
-        builder.add(prompt, batch.token[span], first_place=span.start)
-    builder.round_up(multiple, at_least)
+    token: list[int] = batch.token.tolist()
+    start: list[int] = (batch.length.cumsum(0) - batch.length).tolist()
+    length: list[int] = batch.length.tolist()
+    group: list[int] = batch.group.tolist()
+    builder = _Builder(rules, cp_rank)
+    for prompt, members in groupby(filter(length.__getitem__, responses), key=group.__getitem__):
+        spans = [range(start[response], start[response] + length[response]) for response in members]
+        add = builder.add_group if rules.shares_prompts and len(spans) > 1 else builder.add_each
+        add(batch.prompts[prompt].tokens, spans, token)
+    builder.round_up(at_least)
     return builder.build()
 
 
 class _Builder:
     """Collects sequences of one pack, already cut to this context rank."""
 
-    def __init__(self, *, cp: int, cp_rank: int) -> None:
-        self.cp, self.cp_rank = cp, cp_rank
+    def __init__(self, rules: PackRules, cp_rank: int) -> None:
+        self.rules, self.cp_rank = rules, cp_rank
         self.borders = [0]
-        self.inputs: list[Tensor] = []
-        self.positions: list[Tensor] = []
-        self.rows: list[Tensor] = []
-        self.targets: list[Tensor] = []
-        self.places: list[Tensor] = []
-        self.local_length = 0
+        self.tails: list[Tail] = []
+        self.inputs: list[int] = []
+        self.positions: list[int] = []
+        self.rows: list[int] = []
+        self.targets: list[int] = []
+        self.places: list[int] = []
 
-    def add(self, prompt: Tensor, response: Tensor, *, first_place: int) -> None:
-        whole = torch.cat([prompt, response])
-        read = whole.numel() - 1
-        padded = self._padded(read)
-        target = whole.new_full((padded,), -1)
-        target[prompt.numel() - 1 : read] = response
-        place = torch.arange(padded) - (prompt.numel() - 1) + first_place
-        self._append(whole[:-1], padded, target, place)
+    def add_each(self, prompt: Sequence[int], spans: list[range], token: list[int]) -> None:
+        """The prompt again before every response."""
+        for span in spans:
+            response = token[span.start : span.stop]
+            self._append([*prompt, *response][:-1], targets=response, first_place=span.start)
 
-    def round_up(self, multiple: int, at_least: int) -> None:
-        """One dummy sequence, so that the pack divides; a pack is never empty."""
+    def add_group(self, prompt: Sequence[int], spans: list[range], token: list[int]) -> None:
+        """The prompt once; its last token predicts every first one."""
+        start = self.borders[-1]
+        self._append(list(prompt))
+        for span in spans:
+            self.rows.append(start + len(prompt) - 1)
+            self.targets.append(token[span.start])
+            self.places.append(span.start)
+            response = token[span.start : span.stop]
+            self._append(response[:-1], len(prompt), targets=response[1:], first_place=span.start + 1)
+        if self.borders[-1] > start + len(prompt):
+            self.tails.append(Tail(start, start + len(prompt), self.borders[-1]))
+
+    def round_up(self, at_least: int) -> None:
+        """One dummy sequence, so that the pack divides."""
         total = self.borders[-1]
-        missing = max(-(-max(total, at_least) // multiple), 1) * multiple - total
-        if missing:
-            nothing = torch.full((missing,), -1, dtype=torch.int64)
-            self._append(torch.zeros(missing, dtype=torch.int64), missing, nothing, nothing)
+        self._append([0] * (self.rules.rounded_up(max(total, at_least)) - total))
 
-    def _padded(self, length: int) -> int:
-        unit = 2 * self.cp if self.cp > 1 else 1
-        return -(-length // unit) * unit
-
-    def _append(self, tokens: Tensor, padded: int, target: Tensor, place: Tensor) -> None:
-        tokens = torch.nn.functional.pad(tokens, (0, padded - tokens.numel()))
-        mine = zigzag_places(padded, self.cp_rank, self.cp) if self.cp > 1 else torch.arange(padded)
-        is_row = target[mine] >= 0
-        self.rows.append(is_row.nonzero()[:, 0] + self.local_length)
-        self.targets.append(target[mine][is_row])
-        self.places.append(place[mine][is_row])
-        self.inputs.append(tokens[mine])
-        self.positions.append(mine)
+    def _append(
+        self, tokens: list[int], position: int = 0, *, targets: list[int] | None = None, first_place: int = 0
+    ) -> None:
+        """One sequence from ``position`` on; ``targets`` are predicted at its last tokens."""
+        if not tokens:
+            return
+        targets = targets or []
+        first = len(tokens) - len(targets)  # that predicts
+        padded = self.rules.padded(len(tokens))
+        for mine in zigzag_ranges(padded, self.cp_rank, self.rules.cp):
+            local = len(self.inputs)
+            piece = tokens[mine.start : mine.stop]
+            self.inputs += piece + [0] * (len(mine) - len(piece))
+            self.positions += range(position + mine.start, position + mine.stop)
+            here = range(max(mine.start, first), min(mine.stop, len(tokens)))
+            self.rows += range(local + here.start - mine.start, local + here.stop - mine.start)
+            self.targets += targets[here.start - first : max(here.stop - first, 0)]
+            self.places += range(first_place + here.start - first, first_place + here.stop - first)
         self.borders.append(self.borders[-1] + padded)
-        self.local_length += mine.numel()
 
     def build(self) -> Microbatch:
         cu = torch.tensor(self.borders, dtype=torch.int32)
         longest = int((cu[1:] - cu[:-1]).max())
+        borders = tuple(self.borders)
+        columns = (self.inputs, self.positions, self.rows, self.targets, self.places)
+        inputs, positions, row, target, place = (torch.tensor(c, dtype=torch.int64) for c in columns)
         return Microbatch(
-            input_ids=torch.cat(self.inputs)[None],
-            position_ids=torch.cat(self.positions)[None],
+            input_ids=inputs[None],
+            position_ids=positions[None],
             packed=PackedSequences(
                 qkv_format="thd",
                 cu_seqlens_q=cu,
                 cu_seqlens_kv=cu,
                 max_seqlen_q=longest,
                 max_seqlen_kv=longest,
-                borders=tuple(self.borders),
-                buckets=length_buckets(tuple(self.borders)) if self.cp == 1 else None,
+                borders=borders,
+                buckets=length_buckets(borders) if self.rules.cp == 1 else None,
+                tails=tuple(self.tails),
             ),
-            row=torch.cat(self.rows),
-            target=torch.cat(self.targets),
-            place=torch.cat(self.places),
+            row=row,
+            target=target,
+            place=place,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
@@ -19,9 +21,9 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from megaent.actor.attention import PackedAttention, RMSNorm
+from megaent.actor.attention import PackedAttention, PackedSequences, RMSNorm
 from megaent.actor.canary import disagreement
-from megaent.actor.rotary import inverse_frequencies, softmax_scale
+from megaent.actor.rotary import Angles, inverse_frequencies, softmax_scale
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
 from megaent.model_folder.architecture import Architecture
@@ -34,16 +36,20 @@ class PolicyModel(GPTModel):
     Only the rows that are learnt from reach the output weight, and no ``[N, V]`` logits are kept.
     """
 
-    def __init__(self, *args: object, true_vocab_size: int, **kwargs: object) -> None:
+    def __init__(
+        self, *args: object, true_vocab_size: int, frequencies: Tensor | None, **kwargs: object
+    ) -> None:
+        """``frequencies`` [head_dim / 2]: the attention turns its queries and keys; None: Megatron does."""
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.true_vocab_size = true_vocab_size
+        self.frequencies = frequencies
 
     def forward(  # type: ignore[override]
         self,
         input_ids: Tensor,
         position_ids: Tensor,
         *,
-        packed: object,
+        packed: PackedSequences,
         row: Tensor,
         target: Tensor,
         temperature: float,
@@ -52,11 +58,14 @@ class PolicyModel(GPTModel):
         """On the last stage [3, n]: log_prob and entropy of ``target`` [n] at ``row`` [n], and the canary's
         ``disagreement`` at ``check`` (indices into n), 0 elsewhere. On other stages the hidden states.
         """
+        if self.frequencies is not None:
+            frequency_I = self.frequencies.to(position_ids.device)
+            packed = replace(packed, angles=Angles.at(position_ids[0], frequency_I, self.config.params_dtype))
         hidden = super().forward(
             input_ids,
             position_ids,
             attention_mask=None,
-            packed_seq_params=packed,  # type: ignore[arg-type]
+            packed_seq_params=packed,
         )
         if not self.post_process:
             return hidden
@@ -169,8 +178,10 @@ def build_model(
 ) -> PolicyModel:
     """This rank's part of the model (one virtual stage of it), weights not yet loaded."""
     implementation = config.transformer_impl
+    is_local = implementation == "local"
+    frequencies = inverse_frequencies(architecture.rotary, architecture.head_dim)
     spec: ModuleSpec | TransformerBlockSubmodules = layer_spec(architecture, implementation)
-    if implementation == "local":
+    if is_local:
         num_layers = get_num_layers_to_build(config, vp_stage=vp_stage)
         spec = TransformerBlockSubmodules(layer_specs=[spec] * num_layers, layer_norm=RMSNorm)
     model = PolicyModel(
@@ -182,15 +193,16 @@ def build_model(
         post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage),
         parallel_output=True,
         share_embeddings_and_output_weights=architecture.tie_embeddings,
-        position_embedding_type="rope",
+        position_embedding_type="none" if is_local else "rope",
         rotary_base=architecture.rotary.theta,  # type: ignore[arg-type]
         rotary_percent=1.0,
         vp_stage=vp_stage,
         true_vocab_size=architecture.vocab_size,
+        frequencies=frequencies if is_local else None,
     )
-    # Megatron's own scaling has fixed parameters; angles are made of these frequencies at the first pass.
-    place = model.rotary_pos_emb.inv_freq.device
-    model.rotary_pos_emb.inv_freq = inverse_frequencies(architecture.rotary, architecture.head_dim).to(place)
+    if not is_local:
+        # Megatron's own scaling has fixed parameters; angles are made of these frequencies at the first pass.
+        model.rotary_pos_emb.inv_freq = frequencies.to(model.rotary_pos_emb.inv_freq.device)
     return model
 
 

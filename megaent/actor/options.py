@@ -57,6 +57,8 @@ class ParallelOptions:
     context_parallel_size: int = 1
     sequence_parallel: bool = False
     microbatch_tokens: int = 8192  # prompt and response tokens a microbatch, at most
+    # Read a prompt once for all its responses in a microbatch; null: wherever that is possible.
+    share_prompts: Optional[bool] = None  # noqa: UP045
 
     def __post_init__(self) -> None:
         require_positive(
@@ -77,6 +79,20 @@ class ParallelOptions:
             f"parallel.virtual_pipeline_model_parallel_size={vpp} needs at least 2 virtual stages "
             "on at least 2 pipeline stages; raise parallel.pipeline_model_parallel_size or leave it null",
         )
+
+    def shares_prompts(self, *, implementation: str, device: str) -> bool:
+        """Whether a microbatch holds a prompt once. Raises ConfigError where that was asked for in vain."""
+        reasons = {
+            "parallel.context_parallel_size above 1 splits every sequence": self.context_parallel_size > 1,
+            f"model.implementation={implementation} attends to whole sequences": implementation != "local",
+            "shared prompts have no attention kernel on a GPU yet": device != "cpu",
+        }
+        reason = next((text for text, holds in reasons.items() if holds), None)
+        require(
+            not (self.share_prompts and reason),
+            f"parallel.share_prompts=true is not possible here: {reason}; leave it null or false",
+        )
+        return reason is None if self.share_prompts is None else self.share_prompts
 
     @property
     def sizes(self) -> Sizes:

@@ -8,6 +8,7 @@ squared: here that is part of the softmax scale, which every backend takes.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,23 @@ def inverse_frequencies(rotary: Rotary, head_dim: int, *, stretch: float = 1.0) 
     if rotary.kind == "yarn":
         return _yarn(rotary, head_dim)
     return frequency_I
+
+
+class Angles(NamedTuple):
+    """By how much every token of a microbatch is turned: computed once, in fp32, and read by all layers."""
+
+    cos: Tensor  # [N, 1, head_dim / 2], in the dtype of what is turned
+    sin: Tensor
+
+    @classmethod
+    def at(cls, position_N: Tensor, frequency_I: Tensor, dtype: torch.dtype) -> Angles:
+        angle_N1I = (position_N.to(frequency_I.dtype)[:, None] * frequency_I)[:, None]
+        return cls(angle_N1I.cos().to(dtype), angle_N1I.sin().to(dtype))
+
+    def turn(self, x_NHD: Tensor) -> Tensor:
+        """Pair i of a head is its entries i and i + head_dim / 2."""
+        a, b = x_NHD.chunk(2, dim=-1)
+        return torch.cat([a * self.cos - b * self.sin, b * self.cos + a * self.sin], dim=-1)
 
 
 def softmax_scale(architecture: Architecture) -> float | None:

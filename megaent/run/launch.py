@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 def check_before_building(config: TrainConfig) -> None:
     """What was not refused while the configuration was read, and needs torch or the method."""
-    resolve_device(config.device)
+    device = resolve_device(config.device)
+    config.parallel.shares_prompts(implementation=config.model.implementation, device=device.type)
     check_staleness(config.method, config.rollout.staleness)
 
 
@@ -97,6 +98,9 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
             implementation=config.model.implementation,
             recompute=config.model.recompute,
             microbatch_tokens=config.parallel.microbatch_tokens,
+            share_prompts=config.parallel.shares_prompts(
+                implementation=config.model.implementation, device=layout.device.type
+            ),
         ),
         AdamOptions(
             lr=optim.lr,

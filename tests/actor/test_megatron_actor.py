@@ -12,7 +12,6 @@ from support.builders import group, seen
 from support.plain_lm import PlainModel, PlainResponse
 from support.tiny_hf import save_tiny
 
-from megaent.actor.attention import length_buckets
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout
@@ -156,11 +155,3 @@ def test_a_folder_without_a_model_is_named(layout: Layout, tmp_path: Path) -> No
 def test_a_world_that_the_layout_does_not_divide_is_refused(size: int, tp: int, pp: int, cp: int) -> None:
     with pytest.raises(ConfigError, match=f"the world has {size}; start with torchrun --nproc-per-node"):
         Sizes(tp=tp, pp=pp, cp=cp).check_world(size)
-
-
-def test_buckets_put_every_row_back_in_its_place() -> None:
-    borders = (0, 3, 4, 20, 25, 32)
-    buckets = length_buckets(borders)
-    rows = torch.cat([rows.flatten() for rows in buckets.rows])
-    assert torch.equal(rows[buckets.place], torch.arange(32))
-    assert rows.numel() < 2 * 32, "padding stays below the real rows"

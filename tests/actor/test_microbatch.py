@@ -11,10 +11,9 @@ from support.builders import group, scored
 
 from megaent.actor.microbatch import (
     Microbatch,
+    PackRules,
     build_microbatch,
-    pack_multiple,
-    padded_length,
-    sequence_lengths,
+    pack_length,
     split_microbatches,
 )
 from megaent.errors import ConfigError
@@ -40,8 +39,8 @@ LAYOUTS = [(cp, tp) for cp in (1, 2, 4) for tp in (1, 2)]
 def build(
     batch: Experience, responses: list[int], *, cp: int, cp_rank: int, tp: int, at_least: int = 0
 ) -> Microbatch:
-    multiple = pack_multiple(cp=cp, tp=tp)
-    return build_microbatch(batch, responses, cp=cp, cp_rank=cp_rank, multiple=multiple, at_least=at_least)
+    rules = PackRules.of(1000, cp=cp, tp=tp, shares_prompts=False)
+    return build_microbatch(batch, responses, rules, cp_rank=cp_rank, at_least=at_least)
 
 
 def whole_sequence(batch: Experience, response: int) -> list[int]:
@@ -124,10 +123,10 @@ def test_packs_divide_as_the_layout_needs(batch: Experience, responses: list[int
 def test_the_length_of_a_pack_is_known_before_it_is_built(
     batch: Experience, responses: list[int], cp: int, tp: int, at_least: int
 ) -> None:
-    multiple = pack_multiple(cp=cp, tp=tp)
-    expected = padded_length(sequence_lengths(batch), responses, cp=cp, multiple=multiple)
+    rules = PackRules.of(1000, cp=cp, tp=tp, shares_prompts=False)
+    expected = pack_length(batch, responses, rules)
     part = build(batch, responses, cp=cp, cp_rank=cp - 1, tp=tp, at_least=at_least)
-    assert part.packed.borders[-1] == max(expected, -(-at_least // multiple) * multiple)
+    assert part.packed.borders[-1] == max(expected, -(-at_least // rules.multiple) * rules.multiple)
     plain = build(batch, responses, cp=cp, cp_rank=cp - 1, tp=tp)
     for name in ("row", "target", "place"):
         assert torch.equal(getattr(part, name), getattr(plain, name)), "longer padding teaches nothing"
@@ -139,37 +138,92 @@ def test_context_ranks_share_the_work_of_causal_attention(batch: Experience) -> 
     assert len({int(part.position_ids.sum()) for part in parts}) == 1
 
 
-# ---------------------------------------------------------------- budgets
+# ---------------------------------------------------------------- shared prompts
 
 
-def test_a_sequence_is_its_prompt_and_response_but_the_last_token(batch: Experience) -> None:
-    assert sequence_lengths(batch) == [len(whole_sequence(batch, s)) - 1 for s in range(8)]
+SHARED = PackRules(1000, shares_prompts=True)
+
+
+def what_rows_read(part: Microbatch) -> list[tuple[list[int], list[int]]]:
+    """Of every row the tokens and positions it may attend to, oldest first, read off borders and tails."""
+    tokens, positions = part.input_ids[0].tolist(), part.position_ids[0].tolist()
+    read = []
+    for row in part.row.tolist():
+        start = max(border for border in part.packed.borders if border <= row)
+        prompts = [range(t.prompt, t.start) for t in part.packed.tails if t.start <= row < t.stop]
+        places = [*itertools.chain.from_iterable(prompts), *range(start, row + 1)]
+        read.append(([tokens[p] for p in places], [positions[p] for p in places]))
+    return read
+
+
+@pytest.mark.parametrize("responses", [[0, 1, 2, 3, 4, 5, 6, 7], [2, 4], [0, 2, 3], [5, 6], [5], []])
+def test_behind_a_shared_prompt_every_token_reads_what_it_would_alone(
+    batch: Experience, responses: list[int]
+) -> None:
+    part = build_microbatch(batch, responses, SHARED)
+    assert sorted(part.place.tolist()) == [
+        t for t in range(batch.num_tokens) if int(batch.owner[t]) in responses
+    ]
+    assert torch.equal(part.target, batch.token[part.place])
+    for (tokens, positions), place in zip(what_rows_read(part), part.place.tolist(), strict=True):
+        sequence = whole_sequence(batch, int(batch.owner[place]))
+        prompt_length = len(sequence) - int(batch.length[batch.owner[place]])
+        read = prompt_length + int(batch.position[place])
+        assert tokens == sequence[:read]
+        assert positions == list(range(read))
+
+
+def test_a_prompt_is_read_once_for_all_its_responses(batch: Experience) -> None:
+    part = build_microbatch(batch, list(range(8)), SHARED)
+    prompts = sum(len(prompt.tokens) for prompt in batch.prompts)
+    assert part.packed.borders[-1] == prompts + sum(length - 1 for length in batch.length.tolist() if length)
 
 
 @pytest.mark.parametrize("budget", [18, 20, 37, 1000])
-def test_packs_keep_the_budget_and_hold_every_response_once(batch: Experience, budget: int) -> None:
-    lengths = sequence_lengths(batch)
-    packs = split_microbatches(list(range(8)), lengths, budget)
-    assert sorted(response for pack in packs for response in pack) == list(range(8))
-    totals = [sum(lengths[r] for r in pack) for pack in packs]
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_shared_packs_keep_the_budget_and_their_length_is_known(
+    batch: Experience, budget: int, multiple: int
+) -> None:
+    rules = PackRules(budget, multiple=multiple, shares_prompts=True)
+    packs = split_microbatches(batch, list(range(8)), rules)
+    assert sorted(response for pack in packs for response in pack) == [0, 1, 2, 3, 4, 6, 7]
+    for pack in packs:
+        part = build_microbatch(batch, pack, rules)
+        assert part.packed.borders[-1] == pack_length(batch, pack, rules)
+        assert pack_length(batch, pack, PackRules(budget, shares_prompts=True)) <= budget
+        assert pack == sorted(pack)
+
+
+def test_responses_stay_with_their_prompt(batch: Experience) -> None:
+    rules = PackRules(19, shares_prompts=True)
+    assert split_microbatches(batch, list(range(8)), rules) == [[6, 7], [0, 1, 2], [3, 4]]
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@pytest.mark.parametrize("budget", [18, 20, 37, 1000])
+def test_packs_keep_the_budget_and_hold_every_token_once(batch: Experience, budget: int) -> None:
+    packs = split_microbatches(batch, list(range(8)), PackRules(budget))
+    assert sorted(response for pack in packs for response in pack) == [0, 1, 2, 3, 4, 6, 7]
+    totals = [sum(len(whole_sequence(batch, r)) - 1 for r in pack) for pack in packs]
     assert all(total <= budget for total in totals)
     assert all(a + b > budget for n, a in enumerate(totals) for b in totals[:n]), "no two packs could be one"
     assert all(pack == sorted(pack) for pack in packs)
 
 
 def test_only_the_responses_asked_for_are_packed(batch: Experience) -> None:
-    packs = split_microbatches([1, 4, 6], sequence_lengths(batch), 1000)
-    assert packs == [[1, 4, 6]]
-    assert split_microbatches([], sequence_lengths(batch), 1000) == []
+    assert split_microbatches(batch, [1, 4, 6], PackRules(1000)) == [[1, 4, 6]]
+    assert split_microbatches(batch, [], PackRules(1000)) == []
 
 
-def test_the_order_of_the_responses_does_not_matter(batch: Experience) -> None:
-    lengths = sequence_lengths(batch)
-    assert split_microbatches([7, 2, 0, 5, 6], lengths, 25) == split_microbatches(
-        [0, 2, 5, 6, 7], lengths, 25
-    )
+@pytest.mark.parametrize("shares_prompts", [False, True])
+def test_the_order_of_the_responses_does_not_matter(batch: Experience, shares_prompts: bool) -> None:
+    rules = PackRules(25, shares_prompts=shares_prompts)
+    found = split_microbatches(batch, [7, 2, 0, 5, 6], rules)
+    assert found == split_microbatches(batch, [0, 2, 5, 6, 7], rules)
 
 
 def test_a_sequence_over_the_budget_is_refused_with_the_budget_it_needs(batch: Experience) -> None:
     with pytest.raises(ConfigError, match=r"18 tokens exceeds .*microbatch_tokens=17; set .* to 18"):
-        split_microbatches(list(range(8)), sequence_lengths(batch), 17)
+        split_microbatches(batch, list(range(8)), PackRules(17))

@@ -24,6 +24,8 @@ from support.layouts import (
 from support.plain_lm import PlainResult
 from support.tiny_hf import save_tiny
 
+SHARING = [name for name, (_, sizes) in LAYOUTS.items() if "cp" not in sizes]  # read a prompt once a group
+
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1000)]
 
 
@@ -59,6 +61,10 @@ class Runs:
             for model, folder in self.folders.items()
             for key, precision in (("fp32", FP32), ("fp64", FP64))
         ]
+        for name in SHARING:
+            if LAYOUTS[name][0] == size:
+                out = self._out(name, "fp64", "untied", "repeated")
+                jobs.append(job(name, FP64, self.folders["untied"], out, share_prompts=False))
         for name, (world, _) in LAYOUTS.items():
             if world == size and name.startswith("dp2"):
                 for variant, holders in (("unequal", UNEQUAL), ("empty", EMPTY)):
@@ -118,6 +124,11 @@ def test_one_step_in_fp64_equals_plain_torch(runs: Runs, truth: dict, layout: st
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name.startswith("dp2")])
 def test_unequal_and_empty_leaders_change_nothing(runs: Runs, truth: dict, layout: str, variant: str) -> None:
     check_fp64(differences(runs.result(layout, "fp64", "untied", variant), truth["fp64", "untied"]))
+
+
+@pytest.mark.parametrize("layout", SHARING)
+def test_a_prompt_before_every_response_changes_nothing(runs: Runs, truth: dict, layout: str) -> None:
+    check_fp64(differences(runs.result(layout, "fp64", "untied", "repeated"), truth["fp64", "untied"]))
 
 
 def check_fp64(found: dict[str, float]) -> None:

@@ -69,6 +69,7 @@ def run(job: dict, layout: Layout) -> None:
         ActorOptions(
             dtype=job["dtype"],
             microbatch_tokens=job["microbatch_tokens"],
+            share_prompts=job["share_prompts"],
             recompute=job.get("recompute", False),
         ),
         AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),

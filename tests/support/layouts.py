@@ -72,12 +72,8 @@ def job(
     name: str, precision: dict, folder: Path, out: Path, *, holders: list[int] = EVEN, **more: object
 ) -> dict:
     layout = DEFAULT | LAYOUTS[name][1]
-    return (
-        COMMON
-        | precision
-        | {"layout": layout, "holders": holders, "folder": str(folder), "out": str(out)}
-        | more
-    )
+    where = {"layout": layout, "holders": holders, "folder": str(folder), "out": str(out)}
+    return COMMON | precision | where | {"share_prompts": layout["cp"] == 1} | more
 
 
 def launch(jobs: list[dict], num_processes: int, folder: Path) -> None:
