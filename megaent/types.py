@@ -128,6 +128,7 @@ class Experience:
     top_token: Tensor | None = None  # [T, K] int64, most probable ids by the engine
     top_log_prob: Tensor | None = None  # [T, K] fp32, nats, by the engine
     top_closes_step: Tensor | None = None  # [T] bool, the most probable token's text closes a step
+    minibatch: Tensor | None = None  # [S] int64, the optimizer step that is to learn from the response
     is_second: Tensor | None = None  # [S] bool, drawn in a second rollout at another temperature
     history: Mapping[str, Tensor] = field(default_factory=dict)  # name -> [P], of the prompts' past
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from megaent.actor.kept_graphs import KeptGraphs
 from megaent.actor.microbatch import Microbatch
 from megaent.objective.method import Loss
 from megaent.types import Experience, PolicyView, Replicas, TokenTerms
@@ -33,7 +34,9 @@ def run_model(
     )
 
 
-def scoring_step(statistics: Tensor, temperature: float, check: Tensor | None = None) -> Callable:
+def scoring_step(
+    statistics: Tensor, temperature: float, kept: KeptGraphs, check: Tensor | None = None
+) -> Callable:
     """A forward step that writes into ``statistics`` [3, T] at the tokens' places.
 
     Log_prob, entropy and, at the places ``check`` [K], the canary's disagreement.
@@ -44,10 +47,10 @@ def scoring_step(statistics: Tensor, temperature: float, check: Tensor | None = 
 
         def keep(output: Tensor):
             statistics[:, microbatch.place] = output.detach()
-            return output.sum(), _count(microbatch), {}
+            return output.detach().sum(), _count(microbatch), {}
 
         here = None if check is None else torch.isin(microbatch.place, check).nonzero()[:, 0]
-        return run_model(model, microbatch, temperature, here), keep
+        return kept.forward(microbatch, lambda: run_model(model, microbatch, temperature, here)), keep
 
     return forward_step
 
@@ -58,13 +61,15 @@ def training_step(
     token_loss: Loss,
     sums: MetricSums,
     *,
+    kept: KeptGraphs,
     temperature: float,
     context: Replicas,
     device: torch.device,
 ) -> Callable:
     """A forward step whose loss is ``sum(weight * token_loss)`` over the microbatch's tokens.
 
-    What the loss reads is moved to ``device`` once; the batch itself stays where it is.
+    What the loss reads is moved to ``device`` once; the batch itself stays where it is. The output of a pack
+    that scoring kept is not computed again.
     """
     old, terms = batch.old.to(device), terms.to(device)
 
@@ -87,7 +92,8 @@ def training_step(
             sums.add(loss, view, metrics)
             return loss, _count(microbatch), {}
 
-        return run_model(model, microbatch, temperature), weighted_loss
+        output = kept.take(microbatch)
+        return run_model(model, microbatch, temperature) if output is None else output, weighted_loss
 
     return forward_step
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
+from megaent.actor.kept_graphs import KeptGraphs, graph_bytes_per_token
 from megaent.actor.microbatch import (
     Microbatch,
     PackRules,
@@ -57,6 +58,7 @@ class ActorOptions:
     recompute: bool = False
     microbatch_tokens: int = 8192
     share_prompts: bool = False
+    kept_graphs_gib: float = 0.0
     distributed_optimizer: bool = False
 
 
@@ -80,6 +82,7 @@ class MegatronActor:
             tp=layout.sizes.tp if layout.sizes.sequence_parallel else 1,
             shares_prompts=options.share_prompts,
         )
+        self._kept = KeptGraphs(self._tokens_kept())
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
         for model in self.models:
@@ -117,22 +120,24 @@ class MegatronActor:
         are tokens whose statistics are computed a second time (megaent.actor.canary).
         Raises NumericsError when a statistic is not finite or a checked one is wrong.
         """
-        log_prob, entropy = self._statistics(batch, temperature, check)
-        batch = replace(batch, log_prob_old=log_prob, entropy=entropy)
         if with_reference:
             with _Swapped(self.models, self._reference_weights()):
                 batch = replace(batch, log_prob_ref=self._statistics(batch, temperature)[0])
-        return batch
+        # Last, and under weights that stay: its graphs may serve the first optimizer step.
+        self._kept.expect(batch, temperature, self._packs_of_minibatches(batch)[0])
+        log_prob, entropy = self._statistics(batch, temperature, check)
+        return replace(batch, log_prob_old=log_prob, entropy=entropy)
 
     def _statistics(
         self, batch: Experience, temperature: float, check: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         dtype = statistics_dtype(self.config.params_dtype)
         statistics = torch.zeros(3, batch.num_tokens, dtype=dtype, device=self.layout.device)
-        packs = self._packs(batch, list(range(batch.num_responses)))
+        packs = [pack for packs in self._packs_of_minibatches(batch) for pack in packs]
         if packs:
             check = None if check is None else check.to(self.layout.device)
-            self._run(batch, packs, scoring_step(statistics, temperature, check), is_training=False)
+            forward_step = scoring_step(statistics, temperature, self._kept, check)
+            self._run(batch, packs, forward_step, is_training=False)
         if self.layout.is_last_stage and self.layout.sizes.cp > 1:
             dist.all_reduce(statistics, group=self.layout.cp_group)
         self.layout.from_last_stage(statistics)
@@ -157,12 +162,14 @@ class MegatronActor:
         A minibatch without a response on any replica is skipped. Raises NumericsError when the loss
         or the gradient norm is not finite; the weights are then not to be saved.
         """
+        self._kept.keep_only(batch, temperature)
         sums = MetricSums(self.layout.device)
         forward_step = training_step(
             batch,
             terms,
             loss,
             sums,
+            kept=self._kept,
             temperature=temperature,
             context=ContextParallel(self.layout),
             device=self.layout.device,
@@ -192,6 +199,7 @@ class MegatronActor:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         self._run(batch, packs, forward_step, is_training=True)
+        self._kept.forget()
         outcome: Any = self.optimizer.step()  # (success, gradient norm, number of zeros)
         return float(outcome[1])
 
@@ -207,6 +215,22 @@ class MegatronActor:
 
     def _packs(self, batch: Experience, responses: list[int]) -> list[list[int]]:
         return split_microbatches(batch, responses, self._rules)
+
+    def _packs_of_minibatches(self, batch: Experience) -> list[list[list[int]]]:
+        """Packs by the optimizer step that is to learn from them; of one where the batch does not say."""
+        if batch.minibatch is None:
+            return [self._packs(batch, list(range(batch.num_responses)))]
+        minibatch_S = batch.minibatch.tolist()
+        members: dict[int, list[int]] = {number: [] for number in range(max(minibatch_S, default=0) + 1)}
+        for response, number in enumerate(minibatch_S):
+            members[number].append(response)
+        return [self._packs(batch, responses) for responses in members.values()]
+
+    def _tokens_kept(self) -> int:
+        """Whose graphs fit into ``kept_graphs_gib``; none in a pipeline, which passes its packs on."""
+        sizes, itemsize = self.layout.sizes, self.config.params_dtype.itemsize
+        per_token = graph_bytes_per_token(self.architecture, sizes, itemsize)
+        return int(self.options.kept_graphs_gib * 2**30 // per_token) if sizes.pp == 1 else 0
 
     def _run(
         self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool
@@ -264,6 +288,7 @@ class MegatronActor:
         save_state(self, folder)
 
     def load(self, folder: Path) -> None:
+        self._kept.forget()
         load_state(self, folder)
 
     # ------------------------------------------------------------ weights
@@ -275,6 +300,7 @@ class MegatronActor:
     def load_folder(self, folder: Path) -> None:
         """Replace the weights by those of a Hugging Face folder; the optimizer stays as it is."""
         check_weights(folder, self.architecture)
+        self._kept.forget()
         with open_weights(folder) as read:
             load_weights(self.models, self.architecture, self.layout, read)
 

@@ -24,6 +24,7 @@ from megaent.types import Columns, Experience
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Microbatch(Columns):
+    responses: tuple[int, ...]  # of the experience
     input_ids: Tensor  # [1, L] this context rank's tokens
     position_ids: Tensor  # [1, L]
     packed: PackedSequences
@@ -157,7 +158,7 @@ def build_microbatch(
         add = builder.add_group if rules.shares_prompts and len(spans) > 1 else builder.add_each
         add(batch.prompts[prompt].tokens, spans, token)
     builder.round_up(at_least)
-    return builder.build()
+    return builder.build(tuple(responses))
 
 
 class _Builder:
@@ -217,13 +218,14 @@ class _Builder:
             self.places += range(first_place + here.start - first, first_place + here.stop - first)
         self.borders.append(self.borders[-1] + padded)
 
-    def build(self) -> Microbatch:
+    def build(self, responses: tuple[int, ...]) -> Microbatch:
         cu = torch.tensor(self.borders, dtype=torch.int32)
         longest = int((cu[1:] - cu[:-1]).max())
         borders = tuple(self.borders)
         columns = (self.inputs, self.positions, self.rows, self.targets, self.places)
         inputs, positions, row, target, place = (torch.tensor(c, dtype=torch.int64) for c in columns)
         return Microbatch(
+            responses=responses,
             input_ids=inputs[None],
             position_ids=positions[None],
             packed=PackedSequences(

@@ -59,6 +59,8 @@ class ParallelOptions:
     microbatch_tokens: int = 8192  # prompt and response tokens a microbatch, at most
     # Read a prompt once for all its responses in a microbatch; null: wherever that is possible.
     share_prompts: Optional[bool] = None  # noqa: UP045
+    # Graphs of scored packs that the first optimizer step may use again, at most; a pipeline keeps none.
+    kept_graphs_gib: float = 1.0
 
     def __post_init__(self) -> None:
         require_positive(
@@ -67,6 +69,10 @@ class ParallelOptions:
             pipeline_model_parallel_size=self.pipeline_model_parallel_size,
             context_parallel_size=self.context_parallel_size,
             microbatch_tokens=self.microbatch_tokens,
+        )
+        require(
+            self.kept_graphs_gib >= 0,
+            f"parallel.kept_graphs_gib must be 0 or more, got {self.kept_graphs_gib}",
         )
         require(
             not self.sequence_parallel or self.tensor_model_parallel_size > 1,

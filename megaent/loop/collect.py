@@ -164,6 +164,6 @@ class Collector:
     def _teaching(self, step: int, groups: list[Group]) -> list[Group]:
         course = self.generation.course
         batch = course.with_history(step, pack(groups))
-        minibatch_S = torch.zeros(batch.num_responses, dtype=torch.int64)
-        is_kept = informative(course.method_at(step), course.seen(step, batch, minibatch_S, 1))
+        batch = replace(batch, minibatch=torch.zeros_like(batch.group))
+        is_kept = informative(course.method_at(step), course.seen(step, batch, 1))
         return [group for group, keep in zip(groups, is_kept, strict=True) if keep]

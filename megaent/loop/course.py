@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
 from megaent.actor.actor import Placement
 from megaent.loop.method_state import MethodState
 from megaent.objective.method import Method, Phase, Schedule
@@ -40,12 +38,13 @@ class Course:
         columns = self.state.history.columns(step, [prompt.id for prompt in batch.prompts])
         return replace(batch, history=columns)
 
-    def seen(self, step: int, batch: Experience, minibatch_S: Tensor, num_minibatches: int) -> Seen:
+    def seen(self, step: int, batch: Experience, num_minibatches: int) -> Seen:
         """What the step's method may look at."""
+        assert batch.minibatch is not None, "the trainer assigns minibatches when it packs"
         return Seen(
             batch=batch,
             population=self.layout,
-            minibatch_S=minibatch_S,
+            minibatch_S=batch.minibatch,
             num_minibatches=num_minibatches,
             progress=(step - 1) / max(self.num_steps, 1),
             coefs=self.state.coefs(self.method_at(step)),

@@ -86,7 +86,11 @@ class Trainer:
         """The leader's groups as one packed batch, on every rank of its replica."""
         batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
         self._check_versions(step, batch)
-        batch = replace(batch, is_second=(batch.index >= SECOND_ROLLOUT)[batch.group])
+        batch = replace(
+            batch,
+            is_second=(batch.index >= SECOND_ROLLOUT)[batch.group],
+            minibatch=self._minibatch_of_responses(batch),
+        )
         steps = self.course.method_at(step).steps
         if steps is not None:
             batch = mark_steps(batch, *self._step_tokens(steps))
@@ -105,10 +109,7 @@ class Trainer:
     @timed
     def estimate(self, step: int, batch: Experience) -> tuple[TokenTerms, Metrics]:
         """The step's method, reduced to one number per token and term."""
-        place_P = batch.index % SECOND_ROLLOUT  # both rollouts of a prompt are learnt from together
-        places = self.layout.gather_over_replicas(place_P.tolist())
-        minibatch_S = assign_minibatches(place_P, places, self.num_minibatches)[batch.group]
-        seen = self.course.seen(step, batch, minibatch_S, self.num_minibatches)
+        seen = self.course.seen(step, batch, self.num_minibatches)
         return estimate(self.course.method_at(step), seen)
 
     @timed
@@ -153,6 +154,11 @@ class Trainer:
             return {}
         sampled = describe_sampled(collected.sampled if self.layout.is_leader else None, self.layout)
         return sampled | {f"kept/{name.replace('/', '_')}": kept[name] for name in sampled}
+
+    def _minibatch_of_responses(self, batch: Experience) -> torch.Tensor:
+        place_P = batch.index % SECOND_ROLLOUT  # both rollouts of a prompt are learnt from together
+        places = self.layout.gather_over_replicas(place_P.tolist())
+        return assign_minibatches(place_P, places, self.num_minibatches)[batch.group]
 
     # ------------------------------------------------------------ checks
 

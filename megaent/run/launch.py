@@ -98,6 +98,7 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
             implementation=config.model.implementation,
             recompute=config.model.recompute,
             microbatch_tokens=config.parallel.microbatch_tokens,
+            kept_graphs_gib=config.parallel.kept_graphs_gib,
             share_prompts=config.parallel.shares_prompts(
                 implementation=config.model.implementation, device=layout.device.type
             ),

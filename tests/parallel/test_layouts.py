@@ -25,6 +25,7 @@ from support.plain_lm import PlainResult
 from support.tiny_hf import save_tiny
 
 SHARING = [name for name, (_, sizes) in LAYOUTS.items() if "cp" not in sizes]  # read a prompt once a group
+PLAIN = {"share_prompts": False, "kept_graphs_gib": 0.0}
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1000)]
 
@@ -64,7 +65,9 @@ class Runs:
         for name in SHARING:
             if LAYOUTS[name][0] == size:
                 out = self._out(name, "fp64", "untied", "repeated")
-                jobs.append(job(name, FP64, self.folders["untied"], out, share_prompts=False))
+                jobs.append(
+                    job(name, FP64, self.folders["untied"], out, share_prompts=False, kept_graphs_gib=0.0)
+                )
         for name, (world, _) in LAYOUTS.items():
             if world == size and name.startswith("dp2"):
                 for variant, holders in (("unequal", UNEQUAL), ("empty", EMPTY)):
@@ -127,7 +130,7 @@ def test_unequal_and_empty_leaders_change_nothing(runs: Runs, truth: dict, layou
 
 
 @pytest.mark.parametrize("layout", SHARING)
-def test_a_prompt_before_every_response_changes_nothing(runs: Runs, truth: dict, layout: str) -> None:
+def test_prompts_repeated_and_every_pass_made_change_nothing(runs: Runs, truth: dict, layout: str) -> None:
     check_fp64(differences(runs.result(layout, "fp64", "untied", "repeated"), truth["fp64", "untied"]))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def run(job: dict, layout: Layout) -> None:
             dtype=job["dtype"],
             microbatch_tokens=job["microbatch_tokens"],
             share_prompts=job["share_prompts"],
+            kept_graphs_gib=job["kept_graphs_gib"],
             recompute=job.get("recompute", False),
         ),
         AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),
@@ -78,6 +80,7 @@ def run(job: dict, layout: Layout) -> None:
     method = build_method(job.get("method", {"grpo": {}})).phases[0].method
     indices = layout.gather_over_replicas(batch.index.tolist())
     minibatch_S = assign_minibatches(batch.index, indices, job["minibatches"])[batch.group]
+    batch = replace(batch, minibatch=minibatch_S)
     if method.needs_reference:
         actor.keep_reference()
     log_prob, entropy, loss, norm = [], [], [], []

@@ -65,7 +65,7 @@ METHODS = {
 METHOD_LAYOUTS = ("tp1", "pp2_vpp2", "cp2", "dp2", "tp2_pp2_sp", "dp2_cp2")
 METHOD_STEPS = FP64 | {"steps": 2}
 LIMIT_S = 900.0  # four processes on two busy cores take minutes
-COMMON = {"groups": GROUPS, "temperature": 0.8, "microbatch_tokens": 40}
+COMMON = {"groups": GROUPS, "temperature": 0.8, "microbatch_tokens": 40, "kept_graphs_gib": 1.0}
 
 
 def job(
