@@ -1,15 +1,18 @@
 """What this machine has and lacks: ``megaent doctor``.
 
-Nothing is imported to look at it, torch aside: a broken Transformer Engine raises when imported, and a
-package that shares apex's name would run. Installed versions and files on the disk are asked instead.
+Nothing is imported to look at it: a broken Transformer Engine raises when imported, a package that shares
+apex's name would run, and torch alone takes two seconds. Installed versions, files on the disk and the
+driver's own program are asked instead.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,7 +93,7 @@ def doctor(root: Path | None = None) -> list[Check]:
         _program("CUDA compiler", ("nvcc",), fix="./scripts/setup_nvcc" if devices else _GPU_ONLY),
         _cpp_ops(),
         _cuda_ops("./scripts/build_cuda (needs nvcc)" if devices else _GPU_ONLY),
-        *_backends(),
+        _backend(),
         _sglang(root or Path(__file__).parents[2]),
     ]
 
@@ -158,30 +161,45 @@ def _configs() -> Check:
 
 
 def _cuda_devices() -> list[str]:
-    if importlib.util.find_spec("torch") is None:
+    """What the driver's own program reports; none where it is absent or refuses."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
         return []
-    import torch
+    query = ["--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(
+            [program, *query], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
+    except (subprocess.SubprocessError, OSError):
+        return []
+    rows = [[part.strip() for part in line.split(",")] for line in said.splitlines()]
+    return [_device(*row) for row in rows if len(row) == 3]
 
-    if not torch.cuda.is_available():
-        return []
-    return [
-        f"{torch.cuda.get_device_name(i)} (sm_{''.join(map(str, torch.cuda.get_device_capability(i)))}, "
-        f"{torch.cuda.get_device_properties(i).total_memory / 2**30:.0f} GiB)"
-        for i in range(torch.cuda.device_count())
-    ]
+
+def _device(name: str, capability: str, mebibytes: str) -> str:
+    memory = f", {float(mebibytes) / 1024:.0f} GiB" if mebibytes.isdecimal() else ""
+    return f"{name} (sm_{capability.replace('.', '')}{memory})"
 
 
 def _cuda(devices: list[str]) -> Check:
-    if devices:
-        return Check(name="CUDA", state="ok", found=", ".join(devices))
-    if shutil.which("nvidia-smi") is None:
+    if not devices:
         return Check(name="CUDA", state="optional", found="no device; everything runs on the CPU")
+    if _built_for_cuda():
+        return Check(name="CUDA", state="ok", found=", ".join(devices))
     return Check(
         name="CUDA",
         state="optional",
-        found="the driver is here (nvidia-smi), but the installed torch sees no device",
+        found=f"{', '.join(devices)}, but the installed torch is built without CUDA",
         fix="MEGAENT_TORCH_INDEX=<index of PyTorch's CUDA builds> ./scripts/setup",
     )
+
+
+def _built_for_cuda() -> bool:
+    """Read off torch's version file, which is Python: ``cuda: Optional[str] = '13.0'``."""
+    spec = importlib.util.find_spec("torch")
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    files = [Path(folder) / "version.py" for folder in folders]
+    return any(re.search(r"^cuda\b.*= *['\"]", file.read_text(), re.M) for file in files if file.exists())
 
 
 def _apex(fix: str) -> Check:
@@ -215,9 +233,7 @@ def _cpp_ops() -> Check:
             found="not built; the backend reference takes their place",
             fix="./scripts/build_ops (needs a C++ compiler)",
         )
-    from megaent.ops import cpu
-
-    return Check(name="C++ ops", state="ok", found=f"{cpu.COMPILED_OPS} at the level {cpu.simd_level()}")
+    return Check(name="C++ ops", state="ok", found="built; `megaent bench ops` tells their instruction level")
 
 
 def _cuda_ops(fix: str) -> Check:
@@ -227,18 +243,21 @@ def _cuda_ops(fix: str) -> Check:
     return Check(name="CUDA ops", state="ok", found=f"{spec.origin}; taken where backend=cuda is named")
 
 
-def _backends() -> list[Check]:
-    """For each op, the implementation it runs when none is named."""
-    if importlib.util.find_spec("torch") is None:
-        return []
-    from megaent import ops
-    from megaent.ops.backend import available_backends, get_backend
-
-    # A backend is a module, whatever its protocol says.
-    chosen = str(getattr(get_backend(), "__name__", "unknown")).rpartition(".")[2]
-    found = f"{chosen} (of {', '.join(available_backends())})"
-    # By convention an op is a function, in lower case; what is capitalised is a type.
-    return [Check(name=f"op {name}", state="ok", found=found) for name in ops.__all__ if name.islower()]
+def _backend() -> Check:
+    """The rule of megaent.ops.backend, applied to what is on the disk."""
+    needs = {"cpu": "megaent._C", "triton": "triton", "cuda": "megaent._CUDA"}
+    there = ["reference", *(name for name, module in needs.items() if importlib.util.find_spec(module))]
+    asked = os.environ.get("MEGAENT_OPS_BACKEND")
+    if not asked:
+        usual = "cpu" if "cpu" in there else "reference"
+        found = f"{usual} on a CPU, reference on a card (of {', '.join(there)})"
+        return Check(name="ops", state="ok", found=found)
+    return Check(
+        name="ops",
+        state="ok" if asked in there else "missing",
+        found=f"{asked}, by MEGAENT_OPS_BACKEND (of {', '.join(there)})",
+        fix="unset MEGAENT_OPS_BACKEND, or name one that is there",
+    )
 
 
 def _sglang(root: Path) -> Check:

@@ -9,10 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
 
 from megaent.commands.doctor import CURRENT, PREVIOUS, Check, Pair, doctor, exit_code, render
-from megaent.ops.backend import available_backends
+from megaent.ops.backend import available_backends, get_backend
 
 
 def found(checks: list[Check], name: str) -> Check:
@@ -107,10 +108,42 @@ def test_a_machine_without_a_compiler_is_told_the_package(monkeypatch: pytest.Mo
     assert (check.state, check.fix) == ("optional", "apt install g++")
 
 
-def test_each_op_says_which_backend_it_uses() -> None:
-    checks = [check for check in doctor() if check.name.startswith("op ")]
-    assert {"op logprob_entropy", "op linear_logprob_entropy"} <= {check.name for check in checks}
-    assert all(check.found.startswith(available_backends()) for check in checks)
+def test_the_backend_it_names_is_the_one_that_ops_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEGAENT_OPS_BACKEND", raising=False)
+    taken = get_backend().__name__.rpartition(".")[2]
+    assert found(doctor(), "ops").found == (
+        f"{taken} on a CPU, reference on a card (of {', '.join(available_backends())})"
+    )
+    assert get_backend(device="cuda").__name__.endswith(".reference")
+
+
+@pytest.mark.parametrize(("name", "state"), [("reference", "ok"), ("fpga", "missing")])
+def test_a_backend_named_by_the_environment_must_be_there(
+    monkeypatch: pytest.MonkeyPatch, name: str, state: str
+) -> None:
+    monkeypatch.setenv("MEGAENT_OPS_BACKEND", name)
+    check = found(doctor(), "ops")
+    assert (check.state, check.found.partition(",")[0]) == (state, name)
+
+
+def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """A program in the driver's place that prints what the real one prints for a query."""
+    program = folder / "nvidia-smi"
+    program.write_text("#!/bin/sh\n" + "".join(f"{line}\n" for line in lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_cards_are_named_as_the_driver_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(tmp_path, monkeypatch, "echo 'NVIDIA H100 80GB HBM3, 9.0, 81559'")
+    said = found(doctor(), "CUDA").found
+    assert said.startswith("NVIDIA H100 80GB HBM3 (sm_90, 80 GiB)")
+    assert ("built without CUDA" in said) == (torch.version.cuda is None)
+
+
+def test_a_driver_without_a_card_is_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(tmp_path, monkeypatch, "echo 'No devices were found'", "exit 6")
+    assert found(doctor(), "CUDA").found == "no device; everything runs on the CPU"
 
 
 def test_whatever_is_missing_comes_with_its_command() -> None:
@@ -128,10 +161,8 @@ def test_whatever_is_missing_comes_with_its_command() -> None:
 
 
 def test_looking_imports_no_heavy_package() -> None:
-    heavy = "('megatron', 'transformers', 'transformer_engine', 'triton', 'hydra', 'apex', 'rich')"
-    before = (
-        "import sys, torch; before = set(sys.modules); from megaent.commands.doctor import doctor; doctor(); "
-    )
-    code = f"{before}print([m for m in {heavy} if m in set(sys.modules) - before])"
+    heavy = "('torch', 'numpy', 'megatron', 'transformers', 'transformer_engine', 'triton', 'hydra', 'apex')"
+    look = "import sys; from megaent.commands.doctor import doctor; doctor()"
+    code = f"{look}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
