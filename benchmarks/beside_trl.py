@@ -8,7 +8,8 @@
     python benchmarks/beside_trl.py draw FILE.json CURVES.png    reward over steps of all contenders
 
 Every contender runs in processes of its own on one core, one after the other, ``--rounds`` times in turn.
-Reported are the median step in seconds after the first ones, the whole process's peak memory, and rewards.
+Reported are the median step after the first ones, in seconds of the processor and of the clock, the peak
+memory of the whole process, and rewards.
 """
 
 from __future__ import annotations
@@ -103,11 +104,12 @@ def measure(asked: argparse.Namespace) -> None:
 
 
 def run_megaent(tree: Path, words: list[str], folder: Path, core: int) -> dict:
-    command = [sys.executable, "-m", "megaent", "train", *words, f"run.dir={folder}"]
-    peak = _run(command, core, tree)
+    worker, seconds = Path(__file__).with_name("step_worker.py"), folder.with_suffix(".json")
+    peak = _run([sys.executable, str(worker), str(seconds), *words, f"run.dir={folder}"], core, tree)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     verbs = ("generate", "score", "update", "publish")
     return {
+        "cpu_s": json.loads(seconds.read_text()),
         "step_s": [row["time/step_s"] for row in rows],
         **{f"{verb}_s": [row[f"time/{verb}_s"] for row in rows] for verb in verbs},
         "reward": [row["reward/mean"] for row in rows],
@@ -182,22 +184,19 @@ def _run(command: list[str], core: int, tree: Path) -> float:
 
 
 def summary(rounds: list[dict]) -> dict[str, float]:
-    steps = [seconds for one in rounds for seconds in one["step_s"][WARM_UP:]]
-    verbs = {
-        name: median(v for one in rounds for v in one[name][WARM_UP:])
-        for name in rounds[0]
-        if name[-2:] == "_s"
-    }
-    return verbs | {"step_s": median(steps), "peak_gib": max(one["peak_gib"] for one in rounds)}
+    """Medians over the steps of all rounds, and the highest peak."""
+    timed = [name for name in rounds[0] if name.endswith("_s")]
+    medians = {name: median(value for one in rounds for value in one[name][WARM_UP:]) for name in timed}
+    return medians | {"peak_gib": max(one["peak_gib"] for one in rounds)}
 
 
 def show(record: dict) -> None:
-    results = record["results"]
-    own = results["megaent"]
-    for name, found in results.items():
+    own = record["results"]["megaent"]
+    for name, found in record["results"].items():
+        ratios = (found["cpu_s"] / own["cpu_s"], own["peak_gib"] / found["peak_gib"])
         print(
-            f"{name:8} step {found['step_s']:8.3f} s  {found['step_s'] / own['step_s']:5.2f} x   "
-            f"peak {found['peak_gib']:5.2f} GiB  {own['peak_gib'] / found['peak_gib']:5.2f} of it here"
+            f"{name:8} step {found['cpu_s']:8.3f} CPU s ({found['step_s']:.3f} s), {ratios[0]:5.2f} x; "
+            f"peak {found['peak_gib']:5.2f} GiB, here {ratios[1]:4.2f} of it"
         )
 
 

@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from megaent.model_folder.tokenizer import load_tokenizer
 from megaent.reward.reward import make_reward
 from megaent.types import Group, Prompt, Response
 
@@ -24,7 +25,7 @@ def main(job: dict) -> None:
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(job["stop"][0])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     batch = job["group_size"] * job["prompts_per_step"]
-    clock, rewards = StepClock(job["minibatches"]), Rewards(job["grader"])
+    clock, rewards = StepClock(job["minibatches"]), Rewards(job)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = GRPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32),
@@ -61,40 +62,48 @@ def main(job: dict) -> None:
             callbacks=[clock],
         )
         trainer.train()
-    Path(job["out"]).write_text(json.dumps({"step_s": clock.seconds, "reward": rewards.means}))
+    found = {"cpu_s": clock.cpu_seconds, "step_s": clock.seconds, "reward": rewards.means}
+    Path(job["out"]).write_text(json.dumps(found))
 
 
 class StepClock(TrainerCallback):
     """Seconds of each generation with its optimizer steps."""
 
     def __init__(self, optimizer_steps: int) -> None:
-        self._every, self.seconds = optimizer_steps, []
+        self._every, self.seconds, self.cpu_seconds = optimizer_steps, [], []
 
     def on_train_begin(self, *_: object, **__: object) -> None:
-        self._last = time.perf_counter()
+        self._last, self._last_cpu = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: object, state: object, *_: object, **__: object) -> None:
         if state.global_step % self._every == 0:  # type: ignore[attr-defined]
-            now = time.perf_counter()
+            now, cpu = time.perf_counter(), time.process_time()
             self.seconds.append(now - self._last)
-            self._last = now
+            self.cpu_seconds.append(cpu - self._last_cpu)
+            self._last, self._last_cpu = now, cpu
 
 
 class Rewards:
-    """The task's own grader under the signature that TRL calls."""
+    """The task's own decoding and grader under the signature that TRL calls."""
 
     __name__ = "task"
 
-    def __init__(self, grader: str) -> None:
-        self._grader, self.means = make_reward(grader), []
+    def __init__(self, job: dict) -> None:
+        self._grader, self._stop, self.means = make_reward(job["grader"]), set(job["stop"]), []
+        self._tokenizer = load_tokenizer(Path(job["model"]))
 
-    def __call__(self, completions: list[str], answer: list[str], **_: object) -> list[float]:
-        asked = [Prompt(id="", tokens=(), text="", answer=key) for key in answer]
-        said = [Response(tokens=(), log_prob=(), finish="stop", version=0, text=text) for text in completions]
-        groups = [Group(index=0, prompt=p, responses=(r,)) for p, r in zip(asked, said, strict=True)]
+    def __call__(self, completion_ids: list[list[int]], answer: list[str], **_: object) -> list[float]:
+        groups = [
+            Group(index=0, prompt=Prompt(id="", tokens=(), text="", answer=key), responses=(self._said(ids),))
+            for ids, key in zip(completion_ids, answer, strict=True)
+        ]
         found = [group.grades[0].reward for group in self._grader.grade(groups)]
         self.means.append(sum(found) / len(found))
         return found
+
+    def _said(self, ids: list[int]) -> Response:
+        text = self._tokenizer.decode([token for token in ids if token not in self._stop])
+        return Response(tokens=(), log_prob=(), finish="stop", version=0, text=text)
 
 
 if __name__ == "__main__":
