@@ -176,7 +176,10 @@ def _loss(rows: Sequence[dict[str, str]], constants: Constants) -> float:
 
 
 def table(title: str, found: dict[str, dict[str, float]]) -> str:
-    lines = [f"| {title} | rows | median | nine in ten within | worst | mean |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines = [
+        f"| {title} | rows | median | nine in ten within | worst | mean |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for name, values in found.items():
         shares = [f"{values[key]:.1%}" for key in ("median", "nine_in_ten", "worst")]
         lines.append(f"| {name} | {values['rows']:.0f} | {' | '.join(shares)} | {values['mean']:+.1%} |")
@@ -184,7 +187,9 @@ def table(title: str, found: dict[str, dict[str, float]]) -> str:
 
 
 def row_table(found: Sequence[Outcome]) -> str:
-    lines = ["| half | project | model | cards | TP·PP·CP·EP | length | precision | recompute | metric | published | planned | error |"]
+    lines = [
+        "| half | project | model | cards | TP·PP·CP·EP | length | precision | recompute | metric | published | planned | error |"
+    ]
     lines.append("| --- | --- | --- | --- | --- | ---: | --- | --- | --- | ---: | ---: | ---: |")
     lines += [_row_line(one) for one in found]
     return "\n".join(lines) + "\n"
@@ -203,7 +208,9 @@ def _row_line(one: Outcome) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--file", type=Path, help="rows to plan, instead of the published ones")
     parser.add_argument("--fit", action="store_true", help="find the fitted constants again and print them")
     options = parser.parse_args()
@@ -218,7 +225,9 @@ def main() -> None:
     if options.file is None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "README.md").write_text(f"{HEADER}\n{shown}\n## Every row\n\n{row_table(found)}")
-        (RESULTS / "errors.json").write_text(json.dumps({"parts": parts(found), "projects": by_project(found)}, indent=1) + "\n")
+        (RESULTS / "errors.json").write_text(
+            json.dumps({"parts": parts(found), "projects": by_project(found)}, indent=1) + "\n"
+        )
 
 
 HEADER = """# What `megaent plan` says of published measurements

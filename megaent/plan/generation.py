@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from megaent.errors import ConfigError
 from megaent.plan.lengths import Lengths
@@ -15,18 +16,16 @@ _FEW = 0.1  # of an engine's first batch: what runs after that is the tail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSeconds:
+    """``steady`` is what a batch costs where new prompts always fill what others leave."""
+
     prefill: float
     decode: float
     tail: float
+    steady: float
 
     @property
     def total(self) -> float:
         return self.prefill + self.decode + self.tail
-
-    @property
-    def busy(self) -> float:
-        """Without the wait for the slowest: what generation costs when new prompts fill the gaps."""
-        return self.prefill + self.decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +86,22 @@ def _sums(machine: Machine, shape: Shape, tp: int, batch: float) -> float:
     return 2 * shape.layers * (machine.constants.link_latency_s + moved / link)
 
 
+@lru_cache(maxsize=4096)
 def generate_seconds(
-    machine: Machine, shape: Shape, engines: Engines, lengths: Lengths, *, prompts: float, group: int, prompt: float
+    machine: Machine,
+    shape: Shape,
+    engines: Engines,
+    lengths: Lengths,
+    *,
+    prompts: float,
+    group: int,
+    prompt: float,
+    ahead: int = 1,
 ) -> GenerateSeconds:
-    """All groups of a step; every engine takes an equal share, and a prompt's group shares its prefill."""
+    """All groups of a step; every engine takes an equal share, and a prompt's group shares its prefill.
+
+    ``ahead`` batches are under way at once in the steady state.
+    """
     requests = prompts * group / engines.count
     room = engines.cached_tokens(shape) / (prompt + lengths.mean)
     if room < 1:
@@ -99,10 +110,15 @@ def generate_seconds(
     active = shape.layers * shape.active_matrices
     rate = engines.tp * machine.cluster.bf16_tflops * 1e12 * machine.constants.prefill_share
     prefill = prompts / engines.count * prompt * 2 * active / rate
-    full = decode_seconds(machine, shape, engines.tp, together, lengths.context(prompt) / 2 + prompt / 2)
+    context = (lengths.context(prompt) + prompt) / 2
+    full = decode_seconds(machine, shape, engines.tp, together, context)
     waiting = (requests - together) * lengths.mean * full / together
-    decode, tail = _last_batch(machine, shape, engines.tp, lengths, together, requests * engines.count, prompt)
-    return GenerateSeconds(prefill=prefill, decode=waiting + decode, tail=tail)
+    most = min(requests * ahead, room)
+    steady = requests * lengths.mean * decode_seconds(machine, shape, engines.tp, most, context) / most
+    decode, tail = _last_batch(
+        machine, shape, engines.tp, lengths, together, requests * engines.count, prompt
+    )
+    return GenerateSeconds(prefill=prefill, decode=waiting + decode, tail=tail, steady=prefill + steady)
 
 
 def _last_batch(

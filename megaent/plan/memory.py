@@ -26,7 +26,6 @@ class Memory:
     activations: float = 0.0
     head: float = 0.0
     reference: float = 0.0
-    engine: float = 0.0
     publication: float = 0.0
     workspace: float = 0.0
     context: float = 0.0
@@ -38,14 +37,16 @@ class Memory:
 
     @property
     def allocated(self) -> float:
-        return self.total - self.context - self.fragmentation - self.engine
+        return self.total - self.context - self.fragmentation
 
     @property
     def states(self) -> float:
         return self.weights + self.gradients + self.optimizer
 
 
-def state_bytes(held: int, layout: Layout, work: Work, *, weight_bytes: int = 2) -> tuple[float, float, float]:
+def state_bytes(
+    held: int, layout: Layout, work: Work, *, weight_bytes: int = 2
+) -> tuple[float, float, float]:
     """Weights, gradients and optimizer state of ``held`` parameters, as the sharding divides them.
 
     fp32 weights are their own masters, and so are FSDP's, which are gathered in bf16 layer by layer.
@@ -106,9 +107,7 @@ def _gathered(shape: Shape, layout: Layout, work: Work) -> float:
 # ---------------------------------------------------------------- activations
 
 
-def activation_bytes(
-    constants: Constants, shape: Shape, layout: Layout, work: Work, stage: int = 0
-) -> float:
+def activation_bytes(constants: Constants, shape: Shape, layout: Layout, work: Work, stage: int = 0) -> float:
     """Of all microbatches that ``stage`` has under way at once."""
     tokens = work.tokens / layout.cp
     layers = shape.layers / layout.pp
@@ -119,7 +118,11 @@ def activation_bytes(
     if layout.recompute == "full":
         kept = tokens * _divided(2 * shape.hidden, layout)
     elif layout.recompute == "selective":
-        kept = whole * constants.sac_activations if work.is_fsdp else whole - tokens * _scores(shape, layout, work)
+        kept = (
+            whole * constants.sac_activations
+            if work.is_fsdp
+            else whole - tokens * _scores(shape, layout, work)
+        )
     under_way = _under_way(layout, work, stage)
     computed_again = whole if layout.recompute == "full" else 0.0
     embedding = tokens * _divided(2 * shape.hidden, layout) if stage == 0 else 0.0
@@ -130,11 +133,14 @@ def layer_bytes(shape: Shape, layout: Layout, work: Work) -> float:
     """Kept for a token and layer when nothing is computed again: both norms' inputs and outputs, q, k, v and
     attention's output, the block's two inner widths, and the scores where they exist."""
     routed = shape.experts_per_token if shape.experts else 1
-    along_hidden = 8 * shape.hidden + (2 * shape.hidden if shape.biased else 0)  # dropout's masks
+    inner = 1 if work.fp8 else 2  # bytes of what only a product reads again
+    along_hidden = (4 + 2 * inner) * shape.hidden + (
+        2 * shape.hidden if shape.biased else 0
+    )  # dropout's masks
     if shape.experts:
         along_hidden += 4 * shape.hidden * routed
     heads = 2 * (2 * shape.query + 2 * shape.key_value)
-    block = 2 * shape.ffn * (3 if shape.gated else 2) * routed
+    block = shape.ffn * (2 * (2 if shape.gated else 1) + inner) * routed
     return _divided(along_hidden, layout) + (heads + block) / layout.tp + _scores(shape, layout, work)
 
 

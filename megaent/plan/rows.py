@@ -33,7 +33,7 @@ class TrainRow:
     work: Work
     seq_len: int
     global_batch: int
-    is_complete: bool  # nothing had to be assumed
+    is_complete: bool  # it states its microbatch and what it recomputes; where it does not, nothing is
 
 
 class Unplanned(ConfigError):
@@ -57,7 +57,7 @@ def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
         microbatches=max(1, round(global_batch / (layout.dp * (micro or 1)))),
         precision=_precision(row["precision"]),
         stack=_stack(row, notes),
-        head="chunked" if re.search(r"chunked cross|\bRL\b", notes) else "logits",
+        head="chunked" if re.match(r"RL |\+chunked|\+activation", notes) else "logits",
         attention="unfused" if row["precision"] == "fp16" else "flash",
         states="bf16" if "bf16 AdamW" in notes else "fp32",
         lora="LoRA" in notes,
@@ -65,8 +65,6 @@ def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
     is_complete = row["recompute"] in RECOMPUTE and micro > 0
     if not micro:
         work = _best_microbatch(Machine(cluster, constants), shape, layout, work)
-    if row["recompute"] not in RECOMPUTE:
-        layout = _assumed(constants, shape, cluster, layout, work)
     return TrainRow(
         shape=shape, cluster=cluster, layout=layout, work=work, seq_len=seq_len,
         global_batch=global_batch, is_complete=is_complete,
@@ -91,12 +89,6 @@ def _layout(row: Mapping[str, str], shape: Shape, cards: int, notes: str) -> Lay
     return layout
 
 
-def _assumed(constants: Constants, shape: Shape, cluster: Cluster, layout: Layout, work: Work) -> Layout:
-    """Where a row does not say what it recomputes: nothing, if that fits, else everything."""
-    fits = train_memory(constants, shape, layout, work).total <= cluster.memory_gib * GIB
-    return layout if fits else replace(layout, recompute="full")
-
-
 def _best_microbatch(machine: Machine, shape: Shape, layout: Layout, work: Work) -> Work:
     """Where a row does not say how long a microbatch is: the fastest that fits, of 1 to 16 sequences."""
     sizes = [count for count in (1, 2, 4, 8, 16) if work.microbatches % count == 0]
@@ -114,7 +106,8 @@ def _stack(row: Mapping[str, str], notes: str) -> str:
         return "megatron"
     if "megatron-bridge" in source:
         return "megatron"
-    return "compiled" if re.search(r"compile|TE\+|pretrain", notes) or "prime-rl" in source else "eager"
+    # torchtune's table adds one flag a row, and the first is compile.
+    return "compiled" if re.search(r"compile|TE\+|pretrain|^\+", notes) else "eager"
 
 
 def _precision(text: str) -> str:

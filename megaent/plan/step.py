@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from megaent.errors import ConfigError
 from megaent.plan.generation import Engines, GenerateSeconds, generate_seconds
 from megaent.plan.layout import Layout
 from megaent.plan.lengths import Lengths
@@ -56,10 +55,8 @@ class StepSeconds:
 
     @property
     def generation(self) -> float:
-        """What a step waits for; with k steps ahead the slowest response is waited for once in k."""
-        if self.staleness < 2:
-            return self.generate.total
-        return self.generate.busy + self.generate.tail / self.staleness
+        """What a step waits for; two steps or more ahead, the slowest response holds nobody up."""
+        return self.generate.total if self.staleness < 2 else self.generate.steady
 
     @property
     def total(self) -> float:
@@ -96,6 +93,7 @@ def step_seconds(
     generate = generate_seconds(
         machine, shape, engines, batch.lengths,
         prompts=batch.prompts, group=batch.group, prompt=batch.prompt_tokens,
+        ahead=max(1, batch.staleness),
     )  # fmt: skip
     passes = work.microbatches * work.optimizer_steps + layout.pp - 1
     score = passes * forward_seconds(machine, shape, layout, work)
@@ -116,18 +114,12 @@ def publication_seconds(machine: Machine, shape: Shape, *, is_far: bool) -> floa
     return 2 * shape.parameters / (slower * 1e9 * machine.constants.publication_share)
 
 
-def step_memory(
-    machine: Machine, shape: Shape, layout: Layout, work: Work, batch: Batch, *, engine: Engines | None
-) -> Memory:
-    """Of a training card while it updates. Servers on the same cards give theirs up until they generate;
-    ``engine`` is then what they need beside the trainer's states, and its weights are shown."""
+def step_memory(machine: Machine, shape: Shape, layout: Layout, work: Work, batch: Batch) -> Memory:
+    """Of a training card while it updates or scores; servers on the same cards give theirs up for that."""
     found = train_memory(machine.constants, shape, layout, work)
-    scoring = found.weights if batch.reference else 0.0  # the policy's own weights, while the reference's are in
-    held = found.weights + found.gradients + found.optimizer
-    room = machine.cluster.memory_gib * GIB
-    if engine is not None and held + engine.weights(shape) + found.context + found.workspace > room:
-        lacking = (held + engine.weights(shape) + found.context + found.workspace - room) / GIB
-        raise ConfigError(f"servers on the trainer's cards lack {lacking:.1f} GiB beside its states")
+    scoring = (
+        found.weights if batch.reference else 0.0
+    )  # the policy's own, while the reference's are in place
     return replace(found, reference=scoring, publication=2.0 * BUCKET_BYTES)
 
 

@@ -81,7 +81,9 @@ class LayerCost:
     def _pass(self, *, products: float, backward: bool) -> Pass:
         attention = self._attention(backward)
         return Pass(
-            matrix=products * self._products() / (self.machine.constants.gemm_fsdp if self.work.is_fsdp else 1.0),
+            matrix=products
+            * self._products()
+            / (self.machine.constants.gemm_fsdp if self.work.is_fsdp else 1.0),
             attention=attention,
             elementwise=self._elementwise() * (2 if backward else 1),
             tensor_parallel=self._tensor_parallel(),
@@ -104,7 +106,9 @@ class LayerCost:
         local = shape.experts / self.layout.ep
         each = tokens * shape.experts_per_token / local
         experts = local * sum(gemm(each, n, k, fp8=fp8) for n, k in block)
-        return sum(gemm(tokens, n, k, fp8=fp8) for n, k in sides) + experts / self.machine.constants.expert_share
+        return (
+            sum(gemm(tokens, n, k, fp8=fp8) for n, k in sides) + experts / self.machine.constants.expert_share
+        )
 
     def _attention(self, backward: bool) -> float:
         shape = self.shape
@@ -119,7 +123,9 @@ class LayerCost:
         passes = self.machine.constants.attention_unfused_passes * (1.5 if backward else 1.0)
         products = 4 * pairs * shape.query / self.layout.tp * (2 if backward else 1)
         half = self.machine.constants.gemm_half
-        return products * (1 + half / shape.head_dim) / self.machine.peak() + self.machine.traffic(scores * passes)
+        return products * (1 + half / shape.head_dim) / self.machine.peak() + self.machine.traffic(
+            scores * passes
+        )
 
     def _elementwise(self) -> float:
         """Norms, residuals, rotation, activation and, in fp8, casts, as bytes moved."""
@@ -232,9 +238,7 @@ def _data_parallel(machine: Machine, shape: Shape, layout: Layout, work: Work, c
     ranks = layout.dp * layout.cp
     if ranks == 1 or work.lora:
         return 0.0
-    held = max(
-        stage_parameters(shape, layout, stage).on_rank(layout) for stage in (0, layout.pp - 1)
-    )
+    held = max(stage_parameters(shape, layout, stage).on_rank(layout) for stage in (0, layout.pp - 1))
     inner = layout.tp
     grads = 2 if work.precision == "bf16-pure" else 4
     if layout.sharding == "full":
@@ -243,7 +247,9 @@ def _data_parallel(machine: Machine, shape: Shape, layout: Layout, work: Work, c
         return work.microbatches * _exposed(machine, each, compute)
     if layout.sharding == "replicated" or work.stack == "megaent":
         return machine.all_reduce(grads * held, ranks, inner=inner)
-    both = machine.all_gather(grads * held, ranks, inner=inner) + machine.all_gather(2 * held, ranks, inner=inner)
+    both = machine.all_gather(grads * held, ranks, inner=inner) + machine.all_gather(
+        2 * held, ranks, inner=inner
+    )
     return _exposed(machine, both, compute)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PRECISIONS = ("bf16", "fp16", "fp8", "bf16-pure")
+PRECISIONS = ("bf16", "fp16", "fp8", "bf16-pure")  # pure: gradients are summed in bf16 too
 STACKS = ("megatron", "megaent", "compiled", "eager")
 """Fused kernels with exchanges hidden; the same as megaent runs them, nothing hidden between replicas;
 FSDP under torch.compile; FSDP in eager PyTorch."""

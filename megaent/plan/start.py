@@ -1,0 +1,72 @@
+"""The ``megaent train`` words that start what was planned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from megaent.plan.question import Question
+from megaent.plan.search import Candidate, Search
+
+FAMILIES = "dense Qwen2, Qwen3 and Llama models"
+
+
+def why_not_started(search: Search, best: Candidate) -> str:
+    """Why ``megaent train`` cannot start this plan; empty where it can."""
+    if not search.question.is_rl:
+        return "a plan of training alone has no step for megaent train to start"
+    if search.shape.experts:
+        return f"megaent trains {FAMILIES}; {search.shape.name} has experts"
+    if best.layout.sharding != "replicated":
+        return f"megaent shards nothing over replicas; leave sharding={best.layout.sharding} out"
+    if not search.shape.gated or search.shape.biased:
+        return f"megaent trains {FAMILIES}; {search.shape.name} is none of them"
+    return ""
+
+
+def overrides(search: Search, best: Candidate) -> list[str]:
+    """For ``torchrun … -m megaent train``, on the training cards. Engines apart are given as rollout.urls."""
+    question, layout, engines = search.question, best.layout, best.engines
+    assert engines is not None, "only a step of reinforcement learning is started"
+    words = [
+        f"model.path={search.shape.name if '/' in search.shape.name else 'models/' + search.shape.name}",
+        "model.dtype=bfloat16",
+        "model.implementation=transformer_engine",
+        f"model.recompute={'true' if layout.recompute == 'full' else 'false'}",
+        f"parallel.tensor_model_parallel_size={layout.tp}",
+        f"parallel.pipeline_model_parallel_size={layout.pp}",
+        f"parallel.context_parallel_size={layout.cp}",
+        f"parallel.sequence_parallel={'true' if layout.sequence_parallel else 'false'}",
+        f"parallel.microbatch_tokens={best.microbatch_tokens}",
+        f"optim.minibatches={question.minibatches}",
+        f"method={question.method}",
+        "rollout=sglang",
+        f"rollout.prompts_per_step={question.prompts}",
+        f"rollout.group_size={question.group_size}",
+        f"rollout.max_new_tokens={question.max_new_tokens}",
+        f"rollout.staleness={question.staleness}",
+    ]
+    if layout.vpp > 1:
+        words.append(f"parallel.virtual_pipeline_model_parallel_size={layout.vpp}")
+    return words + (_shared(best) if best.colocated else _apart(best))
+
+
+def _shared(best: Candidate) -> list[str]:
+    assert best.engines is not None
+    words = ["rollout.colocated=true", "rollout.sync.transport=ipc"]
+    words.append(f"rollout.servers={best.layout.tp * best.layout.cp // best.engines.tp}")
+    return words + ([f"+rollout.server_args.tp_size={best.engines.tp}"] if best.engines.tp > 1 else [])
+
+
+def _apart(best: Candidate) -> list[str]:
+    assert best.engines is not None
+    urls = ",".join(f"http://engine-{number}:30000" for number in range(1, best.engines.count + 1))
+    return [f"rollout.urls=[{urls}]"]
+
+
+def command(search: Search, best: Candidate, question: Question) -> str:
+    """One line for a shell; the data is the caller's."""
+    words: Sequence[str] = [*overrides(search, best), "data.path=…"]
+    nodes = -(-best.layout.cards // search.cluster.cards_per_node)
+    each = min(best.layout.cards, search.cluster.cards_per_node)
+    quoted = [f"'{word}'" if "[" in word else word for word in words]
+    return f"torchrun --nnodes {nodes} --nproc-per-node {each} … -m megaent train " + " ".join(quoted)
