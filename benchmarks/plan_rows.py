@@ -4,7 +4,8 @@
     python benchmarks/plan_rows.py --file X.csv  other rows with the same columns, to the terminal
     python benchmarks/plan_rows.py --fit         the constants that are fitted, found again and printed
 
-Projects in alphabetical order, letters' case aside: the first, third, fifth … are fitted on, the others judged.
+Projects in alphabetical order, letters' case aside: the first, third, fifth … are fitted on, the others are
+only judged. No step of reinforcement learning is fitted on, whose it may be.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _RATES = re.compile(r"tokens_per_s|tflops")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One row; ``error`` is planned over published time or memory, less one; None where nothing was planned."""
+    """One row; ``error`` is planned over published time or memory, less one; None without a plan."""
 
     project: str
     row: dict[str, str]
@@ -146,7 +147,7 @@ def by_project(found: Sequence[Outcome]) -> dict[str, dict[str, float]]:
 
 
 def fit(rows: Sequence[dict[str, str]]) -> Constants:
-    """Coordinate descent inside the intervals on the fitting half, every project and kind weighing the same."""
+    """Coordinate descent inside the intervals on the fitting half; projects and kinds weigh the same."""
     mine = [row for row in rows if project_of(row["source"]) in FITTED]
     best, constants = _loss(mine, Constants()), Constants()
     names = [item for item in fields(Constants) if item.metadata["source"].startswith("fitted")]
@@ -188,7 +189,8 @@ def table(title: str, found: dict[str, dict[str, float]]) -> str:
 
 def row_table(found: Sequence[Outcome]) -> str:
     lines = [
-        "| half | project | model | cards | TP·PP·CP·EP | length | precision | recompute | metric | published | planned | error |"
+        "| half | project | model | cards | TP·PP·CP·EP | length | precision | recompute | metric "
+        "| published | planned | error |"
     ]
     lines.append("| --- | --- | --- | --- | --- | ---: | --- | --- | --- | ---: | ---: | ---: |")
     lines += [_row_line(one) for one in found]
@@ -232,9 +234,10 @@ def main() -> None:
 
 HEADER = """# What `megaent plan` says of published measurements
 
-`python benchmarks/plan_rows.py` writes this page. An error is planned over published time or memory, less one, so
-plus means that the plan is too slow or too large. Projects in alphabetical order: the first, third, fifth … were
-fitted on, the others only judged. Complete rows state their microbatch and what they recompute.
+`python benchmarks/plan_rows.py` writes this page. An error is planned over published time or memory, less
+one, so plus means that the plan is too slow or too large. Projects in alphabetical order: the first, third,
+fifth … were fitted on, the others only judged, and so is every step of reinforcement learning. Complete rows
+state their microbatch and what they recompute; of the others, nothing is recomputed.
 """
 
 

@@ -59,7 +59,8 @@ def _candidate(search: Search, one: Candidate) -> dict[str, object]:
     }
     if one.step is not None and one.engines is not None:
         found["engines"] = {
-            "count": one.engines.count, "tp": one.engines.tp, "cards": one.engines.cards, "colocated": one.colocated
+            "count": one.engines.count, "tp": one.engines.tp, "cards": one.engines.cards,
+            "colocated": one.colocated,
         }  # fmt: skip
         found["step"] = {
             "prefill": one.step.generate.prefill,
@@ -95,8 +96,8 @@ def tokens_per_card(search: Search, one: Candidate) -> float:
 
 
 def utilisation(search: Search, one: Candidate) -> float:
-    """Of the training cards' dense peak in the step's own precision during the update, the upper triangle of
-    attention not counted, nothing computed twice."""
+    """Of the training cards' dense peak in their precision during the update; attention's upper triangle and
+    what is computed twice do not count."""
     shape = search.shape
     weights = shape.layers * shape.active_matrices + shape.hidden * shape.padded_vocab
     operations = 6 * weights + 6 * shape.layers * one.work.context * shape.query
@@ -131,11 +132,12 @@ def _head(search: Search, found: Found) -> Iterator[str]:
         batch = search.batch
         yield (
             f"a step: {batch.prompts} prompts x {batch.group} responses, {batch.prompt_tokens:,.0f} + "
-            f"{batch.lengths.mean:,.0f} tokens (longest {batch.lengths.longest:,}), staleness {batch.staleness}, "
-            f"{question.method}"
+            f"{batch.lengths.mean:,.0f} tokens (longest {batch.lengths.longest:,}), "
+            f"staleness {batch.staleness}, {question.method}"
         )
     else:
-        yield f"a step: {question.global_batch} sequences of {question.seq_len:,} tokens, {question.precision}"
+        sequences = f"{question.global_batch} sequences of {question.seq_len:,} tokens"
+        yield f"a step: {sequences}, {question.precision}"
     yield ""
     yield f"best of {found.tried} layouts: {_named(best)}"
 
@@ -161,8 +163,8 @@ def _memory(search: Search, best: Candidate) -> Iterator[str]:
         cache = best.engines.memory - weights
         tokens = cache * best.engines.tp / token_bytes(search.shape)
         yield (
-            f"while it generates: states {best.memory.states / GIB:.1f}, engine weights {weights / GIB:.1f}, cache "
-            f"{cache / GIB:.1f} GiB for {tokens:,.0f} tokens an engine"
+            f"while it generates: states {best.memory.states / GIB:.1f}, engine weights {weights / GIB:.1f}, "
+            f"cache {cache / GIB:.1f} GiB for {tokens:,.0f} tokens an engine"
         )
 
 
@@ -190,8 +192,8 @@ def _seconds(search: Search, best: Candidate) -> Iterator[str]:
                 "  " + item.name.replace("_", " "), f"{value:8.2f} s  {value / best.update.total:6.1%}"
             )
     yield (
-        f"{tokens_per_card(search, best):,.0f} tokens/s a card; the update uses {utilisation(search, best):.1%} of the "
-        "training cards' peak"
+        f"{tokens_per_card(search, best):,.0f} tokens/s a card; the update uses "
+        f"{utilisation(search, best):.1%} of the training cards' peak"
     )
     hours = search.cards * best.seconds / 3600 * search.question.steps
     cost = (
@@ -214,8 +216,8 @@ def _others(search: Search, found: Found) -> Iterator[str]:
     for one in _telling(found.refused):
         largest = max(fields(one.memory), key=lambda item: getattr(one.memory, item.name)).name
         yield (
-            f"  lacks {one.lacks / GIB:5.1f} GiB  {one.layout}, {one.microbatch_tokens:,} tokens: mostly {largest}, "
-            f"{getattr(one.memory, largest) / GIB:.1f} GiB"
+            f"  lacks {one.lacks / GIB:5.1f} GiB  {one.layout}, {one.microbatch_tokens:,} tokens: "
+            f"mostly {largest}, {getattr(one.memory, largest) / GIB:.1f} GiB"
         )
 
 

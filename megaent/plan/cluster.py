@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -70,7 +71,8 @@ def read_cluster(path: Path) -> Cluster:
         raise ConfigError(
             f"{path} lacks {', '.join(lacking)}; configs/cluster/h100.yaml shows every field with its unit"
         )
-    return Cluster(**{name: _checked(path, name, known[name].type, value) for name, value in values.items()})
+    checked = {name: _checked(path, name, known[name].type, value) for name, value in values.items()}
+    return Cluster(**checked)
 
 
 def _refuse_unknown(path: Path, values: dict, known: list[str]) -> None:
@@ -81,7 +83,7 @@ def _refuse_unknown(path: Path, values: dict, known: list[str]) -> None:
             raise ConfigError(f"{path}: there is no field {name!r}; {hint}")
 
 
-def _checked(path: Path, name: str, kind: object, value: object) -> object:
+def _checked(path: Path, name: str, kind: object, value: Any) -> Any:
     if kind == "str":
         if not isinstance(value, str) or (name == "generation" and value not in GENERATIONS):
             expected = f"one of {', '.join(GENERATIONS)}" if name == "generation" else "text"
@@ -89,7 +91,7 @@ def _checked(path: Path, name: str, kind: object, value: object) -> object:
         return value
     is_number = isinstance(value, int if kind == "int" else (int, float)) and not isinstance(value, bool)
     lowest = 0 if name in ("fp8_tflops", "price") else 1e-9
-    if not is_number or not math.isfinite(value) or value < lowest:  # type: ignore[arg-type]
+    if not is_number or not math.isfinite(value) or value < lowest:
         wanted = "a whole number" if kind == "int" else "a number"
         raise ConfigError(f"{path}: {name} must be {wanted} of {lowest:.2g} or more, got {value!r}")
     return value

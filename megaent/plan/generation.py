@@ -49,8 +49,8 @@ class Engines:
         room = self.memory - self.weights(shape)
         if room <= 0:
             raise ConfigError(
-                f"an engine of {self.tp} cards lacks {-room / GIB:.1f} GiB a card for the weights of {shape.name} "
-                "alone; raise engine_tp"
+                f"an engine of {self.tp} cards lacks {-room / GIB:.1f} GiB a card for the weights of "
+                f"{shape.name} alone; raise engine_tp"
             )
         return room * self.tp / token_bytes(shape)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
@@ -39,14 +38,7 @@ class Layout:
     def check(self, shape: Shape) -> None:
         """Raises ConfigError where the sizes do not divide the model."""
         sizes = Sizes(tp=self.tp, pp=self.pp, vpp=self.vpp if self.vpp > 1 else None, cp=self.cp)
-        sizes.check_model(
-            SimpleNamespace(
-                num_heads=shape.heads,
-                num_kv_heads=max(shape.kv_heads, self.tp) if shape.experts else shape.kv_heads,
-                intermediate_size=shape.ffn,
-                num_layers=shape.layers,
-            )
-        )
+        sizes.check_model(shape)
         if self.ep > 1 and not shape.experts:
             raise ConfigError(f"ep={self.ep} needs a model with experts, and {shape.name} has none; ep=1")
         if shape.experts % self.ep:

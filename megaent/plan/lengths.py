@@ -25,8 +25,8 @@ class Lengths:
     def __post_init__(self) -> None:
         if not 0 < self.mean < self.longest:
             raise ConfigError(
-                f"response_tokens={self.mean:g} must lie between 0 and max_new_tokens={self.longest}; it is the "
-                "mean of what is generated"
+                f"response_tokens={self.mean:g} must lie between 0 and max_new_tokens={self.longest}; it is "
+                "the mean of what is generated"
             )
         if self.spread <= 0:
             raise ConfigError(f"length_spread must be above 0, got {self.spread:g}; 0.8 is usual")

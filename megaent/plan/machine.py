@@ -36,7 +36,7 @@ class Machine:
     def attention(
         self, operations: float, *, head_dim: int, backward: bool = False, older: bool = False
     ) -> float:
-        """``operations`` of flash attention, those above the diagonal left out; ``older``: its second version."""
+        """``operations`` of flash attention, the upper triangle left out; ``older``: its second version."""
         share = self.constants.of("attention_forward", self.cluster.generation) * self.cluster.clock_share
         if older and self.cluster.generation != "ampere":
             share *= self.constants.attention_older
@@ -53,7 +53,7 @@ class Machine:
     def all_gather(self, num_bytes: float, ranks: int, *, inner: int = 1) -> float:
         """``num_bytes`` whole on each of ``ranks``; a reduce-scatter costs the same.
 
-        ``inner`` cards lie between two neighbours of the group: those of the dimensions that vary faster.
+        ``inner`` cards lie between two neighbours of the group: of the dimensions that vary faster.
         """
         if ranks == 1:
             return 0.0
@@ -64,7 +64,7 @@ class Machine:
         return 2 * self.all_gather(num_bytes, ranks, inner=inner)
 
     def all_to_all(self, num_bytes: float, ranks: int, *, inner: int = 1) -> float:
-        """Each of ``ranks`` sends ``num_bytes`` in equal parts; what leaves the node goes over one adapter."""
+        """Each of ``ranks`` sends ``num_bytes`` in equal parts; what leaves the node takes one adapter."""
         if ranks == 1:
             return 0.0
         near = min(ranks, max(1, self.cluster.cards_per_node // inner))

@@ -124,18 +124,24 @@ class Question:
         """The named shape, or one of the given sizes; both, and they must agree."""
         sizes = {name: getattr(self, name) for name in _SIZES if getattr(self, name)}
         if {"hidden", "layers", "heads", "ffn", "vocab"} <= sizes.keys():
-            heads = {"kv_heads": self.heads, "head_dim": max(1, self.hidden // self.heads)}
-            shape = Shape(name=self.model, **(heads | sizes))
+            shape = self._own_shape()
         else:
             shape = find_shape(self.model)
         for name, size in sizes.items():
             if size != getattr(shape, name):
                 raise ConfigError(
-                    f"{name}={size} contradicts {shape.name}, which has {getattr(shape, name)}; leave it out, or "
-                    "give hidden, layers, heads, ffn and vocab all together"
+                    f"{name}={size} contradicts {shape.name}, which has {getattr(shape, name)}; leave it "
+                    "out, or give hidden, layers, heads, ffn and vocab all together"
                 )
         check_claims(shape, hidden=self.hidden, layers=self.layers, params_b=self.params_b)
         return shape
+
+    def _own_shape(self) -> Shape:
+        return Shape(
+            name=self.model, hidden=self.hidden, layers=self.layers, heads=self.heads,
+            kv_heads=self.kv_heads or self.heads, head_dim=self.head_dim or max(1, self.hidden // self.heads),
+            ffn=self.ffn, vocab=self.vocab, experts=self.experts, experts_per_token=self.experts_per_token,
+        )  # fmt: skip
 
     def count_cards(self, cluster: Cluster) -> int:
         cards = self.gpus or self.nodes * cluster.cards_per_node
@@ -143,7 +149,8 @@ class Question:
             raise ConfigError("how many cards? add nodes=16, or gpus=128")
         if self.gpus and self.nodes and self.gpus != self.nodes * cluster.cards_per_node:
             raise ConfigError(
-                f"gpus={self.gpus} contradicts nodes={self.nodes} of {cluster.cards_per_node} cards each; give one"
+                f"gpus={self.gpus} contradicts nodes={self.nodes} of {cluster.cards_per_node} cards each; "
+                "give one of them"
             )
         return cards
 

@@ -36,14 +36,14 @@ class TrainRow:
     is_complete: bool  # it states its microbatch and what it recomputes; where it does not, nothing is
 
 
-class Unplanned(ConfigError):
+class UnplannedError(ConfigError):
     """A row that lacks what a plan needs, or of a model that is no plain transformer."""
 
 
 def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
-    """Raises Unplanned, or ConfigError for a model or a card that is unknown."""
+    """Raises UnplannedError, or ConfigError for a model or a card that is unknown."""
     if _HYBRID.search(row["model"]):
-        raise Unplanned(f"{row['model']} is no plain transformer")
+        raise UnplannedError(f"{row['model']} is no plain transformer")
     shape = find_shape(row["model"])
     check_claims(shape, hidden=_whole(row, "hidden"), layers=_whole(row, "layers"), params_b=0.0)
     cluster = find_cluster(row["gpu"])
@@ -74,7 +74,7 @@ def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
 def _layout(row: Mapping[str, str], shape: Shape, cards: int, notes: str) -> Layout:
     tp, pp, cp, ep = (_whole(row, name) or 1 for name in ("tp", "pp", "cp", "ep"))
     if cards % (tp * pp * cp):
-        raise Unplanned(f"{cards} cards do not divide into TP{tp} PP{pp} CP{cp}")
+        raise UnplannedError(f"{cards} cards do not divide into TP{tp} PP{pp} CP{cp}")
     virtual = re.search(r"\bVP ?(\d+)", notes)
     without_sp = row["precision"] == "fp16" and "sequence parallel +" not in notes
     stack = _stack(row, notes)
@@ -85,7 +85,7 @@ def _layout(row: Mapping[str, str], shape: Shape, cards: int, notes: str) -> Lay
         sharding="full" if stack in ("compiled", "eager") else "optimizer",
     )  # fmt: skip
     if layout.ep > 1 and not shape.experts:
-        raise Unplanned(f"EP{ep} of a dense model")
+        raise UnplannedError(f"EP{ep} of a dense model")
     return layout
 
 
@@ -121,7 +121,7 @@ def _whole(row: Mapping[str, str], name: str) -> int:
 
 def _needed(row: Mapping[str, str], name: str) -> int:
     if not _whole(row, name):
-        raise Unplanned(f"{name} is not stated")
+        raise UnplannedError(f"{name} is not stated")
     return _whole(row, name)
 
 
@@ -129,7 +129,7 @@ def _needed(row: Mapping[str, str], name: str) -> int:
 
 
 def predicted(row: Mapping[str, str], read: TrainRow, constants: Constants) -> float:
-    """The plan's value of ``row['metric']``. Raises Unplanned for a metric that it does not know."""
+    """The plan's value of ``row['metric']``. Raises UnplannedError for a metric that it does not know."""
     seconds = train_seconds(Machine(read.cluster, constants), read.shape, read.layout, read.work)
     memory = train_memory(constants, read.shape, read.layout, read.work)
     metric, tokens = row["metric"], read.global_batch * read.seq_len
@@ -145,7 +145,7 @@ def predicted(row: Mapping[str, str], read: TrainRow, constants: Constants) -> f
         "param_optimizer_memory": lambda: memory.states / GIB,
     }
     if metric not in known:
-        raise Unplanned(f"{metric} is no value of a plan")
+        raise UnplannedError(f"{metric} is no value of a plan")
     return known[metric]()
 
 
@@ -190,7 +190,7 @@ _PROMPT_TOKENS = 120  # of OpenMathInstruct-2, from tokens a second, step time a
 def _predict_step(row: Mapping[str, str], constants: Constants) -> Predicted:
     """A row of NeMo-RL: on policy on the same cards, or off policy with half of them generating."""
     if _HYBRID.search(row["model"]):
-        raise Unplanned(f"{row['model']} is no plain transformer")
+        raise UnplannedError(f"{row['model']} is no plain transformer")
     notes = row["notes"]
     samples, mean = _noted(r"(\d+) samples", notes), _noted(r"mean length (\d+)", notes)
     shape, cluster = find_shape(row["model"]), find_cluster(row["gpu"])
@@ -218,7 +218,7 @@ def _predict_step(row: Mapping[str, str], constants: Constants) -> Predicted:
         "phase_time_refit": found.publication,
     }
     if row["metric"] not in known:
-        raise Unplanned(f"{row['metric']} is no value of a plan")
+        raise UnplannedError(f"{row['metric']} is no value of a plan")
     is_complete = staleness == 0 and row["recompute"] in RECOMPUTE
     return Predicted(value=known[row["metric"]], is_complete=is_complete, has_experts=shape.experts > 0)
 
@@ -226,5 +226,5 @@ def _predict_step(row: Mapping[str, str], constants: Constants) -> Predicted:
 def _noted(pattern: str, notes: str, otherwise: int | None = None) -> int:
     found = re.search(pattern, notes)
     if found is None and otherwise is None:
-        raise Unplanned(f"the notes do not state {pattern!r}")
+        raise UnplannedError(f"the notes do not state {pattern!r}")
     return int(found.group(1)) if found else int(otherwise or 0)

@@ -222,8 +222,8 @@ class Search:
         if question.microbatch_tokens:
             if question.microbatch_tokens < longest:
                 raise ConfigError(
-                    f"microbatch_tokens={question.microbatch_tokens} cannot hold a prompt and the longest answer, "
-                    f"{longest} tokens; raise it or lower max_new_tokens"
+                    f"microbatch_tokens={question.microbatch_tokens} cannot hold a prompt and the longest "
+                    f"answer, {longest} tokens; raise it or lower max_new_tokens"
                 )
             return [question.microbatch_tokens]
         return sorted({max(longest, size) for size in (longest, 16384, 32768, 65536)})
@@ -313,19 +313,19 @@ class Search:
     def _nothing(self, refused: list[Refused], tried: int) -> str:
         if not refused:
             return (
-                f"no layout of {self.cards} cards divides {self.shape.name} and the batch and leaves an engine room; "
-                f"{tried} were tried. Leave sizes out, or change the number of cards"
+                f"no layout of {self.cards} cards divides {self.shape.name} and the batch and leaves an "
+                f"engine room; {tried} were tried. Leave sizes out, or change the number of cards"
             )
         near = refused[0]
         larger = self._larger()
         return (
-            f"{self.shape.name} does not fit {self.cards} x {self.cluster.name}: the nearest of {len(refused)} "
-            f"layouts, {near.layout} with {near.microbatch_tokens} tokens a microbatch, lacks "
+            f"{self.shape.name} does not fit {self.cards} x {self.cluster.name}: the nearest of "
+            f"{len(refused)} layouts, {near.layout} with {near.microbatch_tokens} tokens a microbatch, lacks "
             f"{near.lacks / GIB:.1f} GiB a card ({near.memory.total / GIB:.1f} of {self.cluster.memory_gib})"
             + (
                 f"; it fits {larger} cards"
                 if larger
-                else "; lower the tokens of a microbatch, or take larger cards"
+                else "; lower a microbatch's tokens or take larger cards"
             )
         )
 
@@ -346,8 +346,8 @@ class Search:
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
-    """One of each division of cards, fastest first. Of those nearly as fast as its fastest, the plainest: fewest
-    virtual stages, then least memory."""
+    """One of each division of cards, fastest first: of those nearly as fast as its fastest the plainest, with
+    fewest virtual stages, then least memory."""
     groups: dict[tuple[object, ...], list[Candidate]] = {}
     for one in found:
         layout, engines = one.layout, one.engines

@@ -45,6 +45,24 @@ class Shape:
                 f"{self.experts}; give experts_per_token between 1 and {self.experts}"
             )
 
+    # What megaent.actor.sizes divides, under its names.
+
+    @property
+    def num_layers(self) -> int:
+        return self.layers
+
+    @property
+    def num_heads(self) -> int:
+        return self.heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.kv_heads
+
+    @property
+    def intermediate_size(self) -> int:
+        return self.ffn
+
     @property
     def query(self) -> int:
         """Width of all query heads."""

@@ -1,4 +1,4 @@
-"""Models by name, with the sizes of their own config.json or paper; any other from its folder or its sizes."""
+"""Models by name, with the sizes of their own config.json or paper, and any other from its folder."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ STACKS = ("megatron", "megaent", "compiled", "eager")
 """Fused kernels with exchanges hidden; the same as megaent runs them, nothing hidden between replicas;
 FSDP under torch.compile; FSDP in eager PyTorch."""
 HEADS = ("logits", "chunked", "fused")
-"""All logits in memory; a chunk of tokens at a time; megaent's tiles, which the backward pass computes again."""
+"""All logits in memory; a chunk of tokens at a time; megaent's tiles, computed again by the backward pass."""
 ATTENTION = ("flash", "unfused")
 STATES = ("fp32", "bf16")
 
