@@ -228,7 +228,10 @@ def main() -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         (RESULTS / "README.md").write_text(f"{HEADER}\n{shown}\n## Every row\n\n{row_table(found)}")
         (RESULTS / "errors.json").write_text(
-            json.dumps({"parts": parts(found), "projects": by_project(found)}, indent=1) + "\n"
+            json.dumps(
+                {"all": summary(found), "parts": parts(found), "projects": by_project(found)}, indent=1
+            )
+            + "\n"
         )
 
 

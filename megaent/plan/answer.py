@@ -10,6 +10,7 @@ from megaent.plan.generation import token_bytes
 from megaent.plan.machine import GIB
 from megaent.plan.search import TIE, Candidate, Found, Refused, Search
 from megaent.plan.start import overrides, why_not_started
+from megaent.plan.step import StepSeconds
 
 _WIDTH = 22
 
@@ -67,9 +68,9 @@ def _candidate(search: Search, one: Candidate) -> dict[str, object]:
             "decode": one.step.generate.decode,
             "tail": one.step.generate.tail,
             "generation": one.step.generation,
-            "score": one.step.score,
-            "reference": one.step.reference,
-            "update": one.step.update.total,
+            "score": one.step.trained.score,
+            "reference": one.step.trained.reference,
+            "update": one.step.trained.update.total,
             "publication": one.step.publication,
             "waits_for": one.step.waits_for,
         }
@@ -171,37 +172,39 @@ def _memory(search: Search, best: Candidate) -> Iterator[str]:
 def _seconds(search: Search, best: Candidate) -> Iterator[str]:
     yield f"time of a step: {best.seconds:.4g} s"
     if best.step is not None:
-        step = best.step
-        for name, value in (
-            ("generate: prefill", step.generate.prefill), ("generate: decode", step.generate.decode),
-            ("generate: tail", step.generate.tail), ("score", step.score), ("reference", step.reference),
-        ):  # fmt: skip
-            if value:
-                yield _line(name, f"{value:8.2f} s")
-        if step.staleness:
-            yield _line(
-                "side by side", f"{step.generation:8.2f} s of generation, {step.train:.2f} s of training"
-            )
-            yield _line("a step waits for", step.waits_for)
-        yield _line("publication", f"{step.publication:8.2f} s")
+        yield from _around_the_update(best.step)
         yield _line("update", f"{best.update.total:8.2f} s, of it")
     for item in fields(best.update):
         value = getattr(best.update, item.name)
         if value > 5e-4 * best.update.total:
-            yield _line(
-                "  " + item.name.replace("_", " "), f"{value:8.2f} s  {value / best.update.total:6.1%}"
-            )
+            share = value / best.update.total
+            yield _line("  " + item.name.replace("_", " "), f"{value:8.2f} s  {share:6.1%}")
     yield (
         f"{tokens_per_card(search, best):,.0f} tokens/s a card; the update uses "
         f"{utilisation(search, best):.1%} of the training cards' peak"
     )
     hours = search.cards * best.seconds / 3600 * search.question.steps
-    cost = (
-        f", {hours * search.cluster.price:,.0f} at {search.cluster.price:g} an hour"
-        if search.cluster.price
-        else ""
-    )
+    price = search.cluster.price
+    cost = f", {hours * price:,.0f} at {price:g} an hour" if price else ""
     yield f"{search.question.steps} steps: {hours:,.1f} card-hours{cost}"
+
+
+def _around_the_update(step: StepSeconds) -> Iterator[str]:
+    parts = {
+        "generate: prefill": step.generate.prefill,
+        "generate: decode": step.generate.decode,
+        "generate: tail": step.generate.tail,
+        "score": step.trained.score,
+        "reference": step.trained.reference,
+    }
+    for name, value in parts.items():
+        if value:
+            yield _line(name, f"{value:8.2f} s")
+    if step.staleness:
+        both = f"{step.generation:8.2f} s of generation, {step.trained.total:.2f} s of training"
+        yield _line("side by side", both)
+        yield _line("a step waits for", step.waits_for)
+    yield _line("publication", f"{step.publication:8.2f} s")
 
 
 def _others(search: Search, found: Found) -> Iterator[str]:

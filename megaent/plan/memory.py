@@ -146,7 +146,7 @@ def layer_bytes(shape: Shape, layout: Layout, work: Work) -> float:
 
 def _scores(shape: Shape, layout: Layout, work: Work) -> float:
     """Softmax's input and output and dropout's mask; flash attention keeps one fp32 a head."""
-    if work.attention == "flash":
+    if work.attention != "unfused":
         return 4 * shape.heads / layout.tp
     return 5 * shape.heads * work.context / layout.tp
 

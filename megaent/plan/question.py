@@ -23,7 +23,7 @@ _CHOICES = {
     "precision": PRECISIONS,
     "stack": ("", *STACKS),
     "head": ("", *HEADS),
-    "attention": ATTENTION,
+    "attention": ("", *ATTENTION),
     "states": STATES,
 }
 _OTHER_KEYS = {"gpu": "cluster", "n_gpus": "gpus", "cards": "gpus", "prompts_per_step": "prompts"}
@@ -71,7 +71,7 @@ class Question:
     precision: str = "bf16"
     stack: str = ""
     head: str = ""
-    attention: str = "flash"
+    attention: str = ""
     states: str = "fp32"
 
     # a model that has no name

@@ -16,7 +16,7 @@ from megaent.plan.machine import GIB, Machine
 from megaent.plan.memory import activation_bytes, train_memory
 from megaent.plan.shape import Shape
 from megaent.plan.shapes import check_claims, find_shape
-from megaent.plan.step import Batch, engine_memory, step_seconds, update_work
+from megaent.plan.step import Batch, engine_memory, step_seconds, trained, update_work
 from megaent.plan.training import TrainSeconds, train_seconds
 from megaent.plan.work import Work
 
@@ -58,7 +58,7 @@ def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
         precision=_precision(row["precision"]),
         stack=_stack(row, notes),
         head="chunked" if re.match(r"RL |\+chunked|\+activation", notes) else "logits",
-        attention="unfused" if row["precision"] == "fp16" else "flash",
+        attention=_attention(row, notes),
         states="bf16" if "bf16 AdamW" in notes else "fp32",
         lora="LoRA" in notes,
     )
@@ -108,6 +108,16 @@ def _stack(row: Mapping[str, str], notes: str) -> str:
         return "megatron"
     # torchtune's table adds one flag a row, and the first is compile.
     return "compiled" if re.search(r"compile|TE\+|pretrain|^\+", notes) else "eager"
+
+
+def _attention(row: Mapping[str, str], notes: str) -> str:
+    """PyTorch's own is the second version; prime-rl's page states the third wherever it names none here."""
+    if row["precision"] == "fp16":
+        return "unfused"
+    if "FA2" in notes:
+        return "flash2"
+    is_newest = _stack(row, notes) == "megatron" or "FA3" in notes or "prime-rl" in row["source"]
+    return "flash" if is_newest else "flash2"
 
 
 def _precision(text: str) -> str:
@@ -209,12 +219,13 @@ def _predict_step(row: Mapping[str, str], constants: Constants) -> Predicted:
     tp = _noted(r"TP ?(\d+)", notes, 1)
     memory = engine_memory(machine, held, colocated=not staleness)
     engines = Engines(cards=cards - training or cards, tp=tp, memory=memory)
-    found = step_seconds(machine, shape, layout, work, engines, batch)
+    done = trained(machine, shape, layout, work, batch)
+    found = step_seconds(machine, shape, engines, batch, done)
     known = {
         "step_time": found.total,
-        "phase_time_train": found.update.total,
+        "phase_time_train": done.update.total,
         "phase_time_generation": found.generate.total,
-        "phase_time_logprob": found.score + found.reference,
+        "phase_time_logprob": done.score + done.reference,
         "phase_time_refit": found.publication,
     }
     if row["metric"] not in known:

@@ -17,9 +17,11 @@ from megaent.plan.shape import Shape
 from megaent.plan.step import (
     Batch,
     StepSeconds,
+    Trained,
     engine_memory,
     step_memory,
     step_seconds,
+    trained,
     update_work,
 )
 from megaent.plan.training import TrainSeconds, train_seconds
@@ -28,6 +30,7 @@ from megaent.plan.work import Work
 TIE = 0.025
 """Of the time of a step: what lies nearer is not told apart."""
 _NEARLY = 0.005
+_ENGINE_SIZES = (1, 2, 4, 8)
 _ENGINE_SHARES = (0.25, 0.375, 0.5, 0.625, 0.75)
 
 
@@ -47,7 +50,7 @@ class Candidate:
     @property
     def rank(self) -> float:
         """Seconds; where a step waits for generation, the trainer that is done sooner comes first."""
-        training = self.step.train if self.step is not None else self.seconds
+        training = self.step.trained.total if self.step is not None else self.seconds
         return self.seconds + 0.01 * training
 
 
@@ -86,6 +89,8 @@ class Search:
         self.cards = question.count_cards(self.cluster)
         self._refuse_precision()
         self.batch = self._batch() if question.is_rl else None
+        if self.batch is not None:
+            self._require_engine()
 
     def _refuse_precision(self) -> None:
         question = self.question
@@ -113,12 +118,7 @@ class Search:
 
     def run(self) -> Found:
         """All that fit, fastest first. Where none does, the nearest is told in the error."""
-        outcomes = [
-            self._outcome(layout, tokens, engine_cards)
-            for engine_cards in self._splits()
-            for layout in self._layouts(self.cards - engine_cards)
-            for tokens in self._packs(layout)
-        ]
+        outcomes = list(self._outcomes())
         found = [one for one in outcomes if isinstance(one, Candidate)]
         refused = [one for one in outcomes if isinstance(one, Refused)]
         refused.sort(key=lambda one: one.lacks)
@@ -127,6 +127,12 @@ class Search:
         if not found:
             raise ConfigError(self._nothing(refused, len(outcomes)))
         return Found(candidates=_distinct(found), refused=refused, tried=len(outcomes))
+
+    def _outcomes(self) -> Iterator[Candidate | Refused | None]:
+        for engine_cards in self._splits():
+            for layout in self._layouts(self.cards - engine_cards):
+                for tokens in self._packs(layout):
+                    yield self._outcome(layout, tokens, engine_cards)
 
     @property
     def _is_settled(self) -> bool:
@@ -162,7 +168,7 @@ class Search:
         powers = [2**power for power in range(11)]
         tps = [size for size in powers if size <= self.cluster.cards_per_node]
         pps = [size for size in range(1, 65) if shape.layers % size == 0]
-        eps = [size for size in powers if shape.experts and shape.experts % size == 0] or [1]
+        eps = [size for size in powers[:7] if shape.experts and shape.experts % size == 0] or [1]
         for tp in _given(question.tp, tps):
             for pp in _given(question.pp, pps):
                 for cp in _given(question.cp, powers[:6]):
@@ -178,7 +184,7 @@ class Search:
             for kind in [question.recompute] if question.recompute else recompute:
                 layout = Layout(
                     tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, dp=cards // (tp * pp * cp),
-                    sequence_parallel=tp > 1 and question.attention == "flash",
+                    sequence_parallel=tp > 1 and question.attention != "unfused",
                     recompute=kind, sharding=self._sharding,
                 )  # fmt: skip
                 if self._divides(layout):
@@ -245,7 +251,8 @@ class Search:
             precision=question.precision,
             stack=question.stack or ("megaent" if megaent else "megatron"),
             head=question.head or ("fused" if megaent else "logits"),
-            attention=question.attention,
+            attention=question.attention
+            or ("flash2" if question.stack in ("compiled", "eager") else "flash"),
             states=question.states,
             lora=question.lora,
         )
@@ -279,36 +286,40 @@ class Search:
         memory = step_memory(self.machine, self.shape, layout, full, batch)
         if self._lacks(memory) > 0:
             return Refused(layout=layout, microbatch_tokens=tokens, memory=memory, lacks=self._lacks(memory))
+        done = trained(self.machine, self.shape, layout, work, batch)
+        base = Candidate(
+            layout=layout, work=work, memory=memory, seconds=0.0, update=done.update, microbatch_tokens=tokens
+        )
         tried = [
-            self._with_engine(layout, work, memory, engine_cards, tp, tokens)
-            for tp in self._engine_tps(layout, engine_cards)
+            self._with_engine(base, engine_cards, tp, done) for tp in self._engine_tps(layout, engine_cards)
         ]
         return min((one for one in tried if one is not None), key=lambda one: one.rank, default=None)
 
     def _engine_tps(self, layout: Layout, engine_cards: int) -> list[int]:
         """Servers on the trainer's cards start beside their leader, on the first pipeline stage."""
         room = engine_cards or layout.tp * layout.cp
-        sizes = [size for size in (1, 2, 4, 8) if room % size == 0 and self.shape.heads % size == 0]
+        sizes = [size for size in _ENGINE_SIZES if room % size == 0 and self.shape.heads % size == 0]
         return [size for size in _given(self.question.engine_tp, sizes) if room % size == 0]
 
-    def _with_engine(
-        self, layout: Layout, work: Work, memory: Memory, engine_cards: int, tp: int, tokens: int
-    ) -> Candidate | None:
+    def _with_engine(self, base: Candidate, engine_cards: int, tp: int, done: Trained) -> Candidate | None:
         assert self.batch is not None, "only a step of reinforcement learning has engines"
         colocated = engine_cards == 0
-        room = engine_memory(self.machine, memory.states, colocated=colocated)
-        engines = Engines(cards=engine_cards or layout.cards // layout.pp, tp=tp, memory=room)
+        room = engine_memory(self.machine, base.memory.states, colocated=colocated)
+        engines = Engines(cards=engine_cards or base.layout.cards // base.layout.pp, tp=tp, memory=room)
         try:
-            step = step_seconds(self.machine, self.shape, layout, work, engines, self.batch)
+            step = step_seconds(self.machine, self.shape, engines, self.batch, done)
         except ConfigError:
             return None
-        return Candidate(
-            layout=layout, work=work, memory=memory, seconds=step.total, update=step.update, step=step,
-            engines=engines, colocated=colocated, microbatch_tokens=tokens,
-        )  # fmt: skip
+        return replace(base, seconds=step.total, step=step, engines=engines, colocated=colocated)
 
     def _lacks(self, memory: Memory) -> float:
         return memory.total - self.cluster.memory_gib * GIB
+
+    def _require_engine(self) -> None:
+        """Raises ConfigError where the largest engine could not even hold the weights."""
+        size = max(_ENGINE_SIZES)
+        room = engine_memory(self.machine, 0.0, colocated=False)
+        Engines(cards=size, tp=self.question.engine_tp or size, memory=room).cached_tokens(self.shape)
 
     def _nothing(self, refused: list[Refused], tried: int) -> str:
         if not refused:
@@ -330,18 +341,22 @@ class Search:
         )
 
     def _larger(self) -> int:
-        """The next power-of-two multiple of the cards that fits, up to 64 times; 0: none."""
-        if self.question.gpus + self.question.nodes == 0 or self.question.engine_gpus:
-            return 0
-        for factor in (2, 4, 8, 16, 32, 64):
+        """The smallest multiple of the cards that fits, up to 64 times; 0: none."""
+        for factor in range(2, 65):
             free = replace(
-                self.question, gpus=self.cards * factor, nodes=0, tp=0, pp=0, vpp=0, cp=0, ep=0, recompute=""
+                self.question,
+                gpus=self.cards * factor,
+                nodes=0,
+                engine_gpus=0,
+                tp=0,
+                pp=0,
+                vpp=0,
+                cp=0,
+                ep=0,
+                recompute="",
             )
-            other = Search(free)
-            for layout in other._layouts(other.cards):
-                work = other._work(layout, other._packs(layout)[0])
-                if other._lacks(train_memory(other.machine.constants, other.shape, layout, work)) <= 0:
-                    return other.cards
+            if any(isinstance(one, Candidate) for one in Search(free)._outcomes()):
+                return free.gpus
         return 0
 
 

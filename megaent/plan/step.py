@@ -40,18 +40,24 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepSeconds:
-    generate: GenerateSeconds
+class Trained:
+    """Seconds of the training cards in a step."""
+
     score: float
     reference: float
     update: TrainSeconds
-    publication: float
-    staleness: int
 
     @property
-    def train(self) -> float:
-        """What the training cards do in a step."""
+    def total(self) -> float:
         return self.score + self.reference + self.update.total
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSeconds:
+    generate: GenerateSeconds
+    trained: Trained
+    publication: float
+    staleness: int
 
     @property
     def generation(self) -> float:
@@ -61,14 +67,14 @@ class StepSeconds:
     @property
     def total(self) -> float:
         if self.staleness == 0:
-            return self.generation + self.train + self.publication
-        return max(self.generation, self.train) + self.publication
+            return self.generation + self.trained.total + self.publication
+        return max(self.generation, self.trained.total) + self.publication
 
     @property
     def waits_for(self) -> str:
         if self.staleness == 0:
             return "one after another"
-        return "generation" if self.generation > self.train else "training"
+        return "generation" if self.generation > self.trained.total else "training"
 
 
 def update_work(batch: Batch, layout: Layout, microbatch_tokens: int, work: Work) -> Work:
@@ -86,25 +92,33 @@ def update_work(batch: Batch, layout: Layout, microbatch_tokens: int, work: Work
     )
 
 
-def step_seconds(
-    machine: Machine, shape: Shape, layout: Layout, work: Work, engines: Engines, batch: Batch
-) -> StepSeconds:
-    """``work`` as ``update_work`` makes it. Raises ConfigError where an engine has no room."""
-    generate = generate_seconds(
-        machine, shape, engines, batch.lengths,
-        prompts=batch.prompts, group=batch.group, prompt=batch.prompt_tokens,
-        ahead=max(1, batch.staleness),
-    )  # fmt: skip
+def trained(machine: Machine, shape: Shape, layout: Layout, work: Work, batch: Batch) -> Trained:
+    """``work`` as ``update_work`` makes it."""
     passes = work.microbatches * work.optimizer_steps + layout.pp - 1
     score = passes * forward_seconds(machine, shape, layout, work)
-    return StepSeconds(
-        generate=generate,
+    return Trained(
         score=score,
         reference=score if batch.reference else 0.0,
         update=train_seconds(machine, shape, layout, work).times(work.optimizer_steps),
-        publication=publication_seconds(machine, shape, is_far=batch.staleness > 0),
-        staleness=batch.staleness,
     )
+
+
+def step_seconds(
+    machine: Machine, shape: Shape, engines: Engines, batch: Batch, done: Trained
+) -> StepSeconds:
+    """Raises ConfigError where an engine has no room."""
+    generate = generate_seconds(
+        machine,
+        shape,
+        engines,
+        batch.lengths,
+        prompts=batch.prompts,
+        group=batch.group,
+        prompt=batch.prompt_tokens,
+        ahead=max(1, batch.staleness),
+    )
+    publication = publication_seconds(machine, shape, is_far=batch.staleness > 0)
+    return StepSeconds(generate=generate, trained=done, publication=publication, staleness=batch.staleness)
 
 
 def publication_seconds(machine: Machine, shape: Shape, *, is_far: bool) -> float:

@@ -114,9 +114,10 @@ class LayerCost:
         shape = self.shape
         pairs = self.tokens * self.work.context
         operations = 4 * pairs * shape.query / self.layout.tp * (2.5 if backward else 1.0)
-        if self.work.attention == "flash":
+        if self.work.attention != "unfused":
+            older = self.work.attention == "flash2"
             return self.machine.attention(
-                operations / 2, head_dim=shape.head_dim, backward=backward, older=self.work.is_fsdp
+                operations / 2, head_dim=shape.head_dim, backward=backward, older=older
             )
         # Two batched products over the whole square, and the scores between them in memory.
         scores = 2 * pairs * shape.heads / self.layout.tp

@@ -10,7 +10,8 @@ STACKS = ("megatron", "megaent", "compiled", "eager")
 FSDP under torch.compile; FSDP in eager PyTorch."""
 HEADS = ("logits", "chunked", "fused")
 """All logits in memory; a chunk of tokens at a time; megaent's tiles, computed again by the backward pass."""
-ATTENTION = ("flash", "unfused")
+ATTENTION = ("flash", "flash2", "unfused")
+"""The newest flash attention of the card, its second version, or scores in memory."""
 STATES = ("fp32", "bf16")
 
 
