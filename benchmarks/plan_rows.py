@@ -11,7 +11,6 @@ only judged. No step of reinforcement learning is fitted on, whose it may be.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import re
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from megaent.errors import ConfigError
 from megaent.plan.constants import Constants
-from megaent.plan.rows import Predicted, predict
+from megaent.plan.rows import Predicted, predict, read_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "plan"
@@ -68,11 +67,6 @@ class Outcome:
 
 def project_of(source: str) -> str:
     return next((name for word, name in PROJECTS if word in source), source.split()[0])
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def outcomes(rows: Iterable[dict[str, str]], constants: Constants) -> list[Outcome]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from megaent.errors import ConfigError
 from megaent.plan.answer import as_json, as_text
+from megaent.plan.constants import Constants
 from megaent.plan.question import read_question
+from megaent.plan.rows import predict, read_rows
 from megaent.plan.search import Found, Search
 from megaent.plan.start import overrides, why_not_started
 
@@ -30,6 +35,8 @@ USAGE = """usage: megaent plan model=NAME|FOLDER cluster=NAME|FILE nodes=N [key=
   constants.NAME=VALUE     a measured efficiency in place of ours; --json lists them with their sources
 
   --json   everything as JSON      --check   composes the configuration that starts the plan
+
+megaent plan --rows FILE.csv   measurements with the columns of benchmarks/plan_rows.csv, planned beside
 """
 
 
@@ -38,6 +45,8 @@ def plan(words: Sequence[str]) -> int:
     if not words or "--help" in words or "-h" in words:
         print(USAGE, end="")
         return 0
+    if words[0] == "--rows":
+        return _rows(words[1:])
     flags = [word for word in words if word.startswith("-")]
     unknown = [word for word in flags if word not in ("--json", "--check")]
     if unknown:
@@ -53,6 +62,27 @@ def plan(words: Sequence[str]) -> int:
         if "--check" in flags:
             print("the configuration composes")
     return 0
+
+
+def _rows(words: Sequence[str]) -> int:
+    """Planned values beside measured ones as CSV; why not where there is none."""
+    if len(words) != 1:
+        raise ConfigError("plan --rows takes one CSV file")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["model", "gpu", "n_gpus", "metric", "unit", "value", "planned", "planned_over_value"])
+    for row in read_rows(Path(words[0])):
+        writer.writerow(
+            [row[name] for name in ("model", "gpu", "n_gpus", "metric", "unit", "value")] + _planned(row)
+        )
+    return 0
+
+
+def _planned(row: dict[str, str]) -> list[str]:
+    try:
+        found = predict(row, Constants())
+        return [f"{found.value:.5g}", f"{found.value / float(row['value']):.3f}"]
+    except ConfigError as error:
+        return ["", str(error)]
 
 
 def _check(search: Search, found: Found) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from megaent.errors import ConfigError
 from megaent.plan.cluster import Cluster, find_cluster
@@ -15,11 +17,15 @@ from megaent.plan.lengths import Lengths
 from megaent.plan.machine import GIB, Machine
 from megaent.plan.memory import activation_bytes, train_memory
 from megaent.plan.shape import Shape
-from megaent.plan.shapes import check_claims, find_shape
+from megaent.plan.shapes import SHAPES, check_claims, find_shape, guessed_shape, known_as
 from megaent.plan.step import Batch, engine_memory, step_seconds, trained, update_work
 from megaent.plan.training import TrainSeconds, train_seconds
 from megaent.plan.work import Work
 
+_NUMBERS = ("params_b", "hidden", "layers", "n_gpus", "tp", "pp", "cp", "ep", "seq_len", "global_batch")
+_NUMBERS += ("micro_batch",)
+COLUMNS = ("source", "model", "gpu", "precision", "recompute", "workload", "metric", "value", "unit", "notes")
+COLUMNS += _NUMBERS
 _HYBRID = re.compile(r"nano|mamba|hybrid|qwen3\.5", re.IGNORECASE)
 
 
@@ -40,12 +46,35 @@ class UnplannedError(ConfigError):
     """A row that lacks what a plan needs, or of a model that is no plain transformer."""
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Raises ConfigError for a file that is absent, lacks a column or has a value that is no number."""
+    if not path.is_file():
+        raise ConfigError(f"{path} is no file")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        lacking = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if lacking:
+            raise ConfigError(f"{path} lacks the columns {', '.join(lacking)}")
+        rows = [{name: row[name] or "" for name in COLUMNS} for row in reader]
+    for number, row in enumerate(rows, start=2):
+        for name in (*_NUMBERS, "value"):
+            if not _is_number(row[name]) and (row[name].strip() or name == "value"):
+                raise ConfigError(f"{path}, line {number}: {name} must be a number, got {row[name]!r}")
+    return rows
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+
 def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
     """Raises UnplannedError, or ConfigError for a model or a card that is unknown."""
     if _HYBRID.search(row["model"]):
         raise UnplannedError(f"{row['model']} is no plain transformer")
-    shape = find_shape(row["model"])
-    check_claims(shape, hidden=_whole(row, "hidden"), layers=_whole(row, "layers"), params_b=0.0)
+    shape, is_known = _row_shape(row)
     cluster = find_cluster(row["gpu"])
     notes = row["notes"]
     cards, seq_len = _needed(row, "n_gpus"), _needed(row, "seq_len")
@@ -62,13 +91,25 @@ def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
         states="bf16" if "bf16 AdamW" in notes else "fp32",
         lora="LoRA" in notes,
     )
-    is_complete = row["recompute"] in RECOMPUTE and micro > 0
+    is_complete = is_known and row["recompute"] in RECOMPUTE and micro > 0
     if not micro:
         work = _best_microbatch(Machine(cluster, constants), shape, layout, work)
     return TrainRow(
         shape=shape, cluster=cluster, layout=layout, work=work, seq_len=seq_len,
         global_batch=global_batch, is_complete=is_complete,
     )  # fmt: skip
+
+
+def _row_shape(row: Mapping[str, str]) -> tuple[Shape, bool]:
+    """The named shape; for an unknown name one of the row's hidden size, layers and parameters."""
+    hidden, layers = _whole(row, "hidden"), _whole(row, "layers")
+    if known_as(row["model"]) in SHAPES:
+        shape = find_shape(row["model"])
+        check_claims(shape, hidden=hidden, layers=layers, params_b=0.0)
+        return shape, True
+    if not (hidden and layers and row["params_b"]):
+        raise UnplannedError(f"{row['model']} is unknown, and hidden, layers or params_b is not stated")
+    return guessed_shape(row["model"], hidden=hidden, layers=layers, params_b=float(row["params_b"])), False
 
 
 def _layout(row: Mapping[str, str], shape: Shape, cards: int, notes: str) -> Layout:

@@ -50,9 +50,13 @@ def _mpt(name: str, hidden: int, layers: int, heads: int) -> Shape:
     return replace(_gpt(name, hidden, layers, heads, vocab=50368), biased=False)
 
 
-def _nemotron(name: str, hidden: int, layers: int, heads: int, ffn: int) -> Shape:
+def _nemotron(name: str, hidden: int, layers: int, heads: int, ffn: int, *, kv_heads: int = 0) -> Shape:
     whole = _gpt(name, hidden, layers, heads, vocab=256000)
-    return replace(whole, ffn=ffn, tied=False, biased=False, positions=0)
+    return replace(whole, ffn=ffn, kv_heads=kv_heads or heads, tied=False, biased=False, positions=0)
+
+
+def _mixtral(name: str, *sizes: int, vocab: int) -> Shape:
+    return replace(_llama(name, *sizes, vocab=vocab), experts=8, experts_per_token=2)
 
 
 _NAMED = (
@@ -72,6 +76,7 @@ _NAMED = (
     _qwen3("qwen3_30b_a3b", 2048, 48, 32, 4, 768, experts=128),
     _qwen3("qwen3_235b_a22b", 4096, 94, 64, 4, 1536, experts=128),
     _llama("smollm2_135m", 576, 30, 9, 3, 1536, vocab=49152, tied=True),
+    _llama("smollm3_3b", 2048, 36, 16, 4, 11008, tied=True),
     _llama("llama2_7b", 4096, 32, 32, 32, 11008, vocab=32000),
     _llama("llama2_13b", 5120, 40, 40, 40, 13824, vocab=32000),
     _llama("llama2_70b", 8192, 80, 64, 8, 28672, vocab=32000),
@@ -102,7 +107,11 @@ _NAMED = (
     _mpt("mpt_30b", 7168, 48, 56),
     _mpt("mpt_70b", 8192, 80, 64),
     _nemotron("nemotron_8b", 4096, 32, 32, 16384),
+    _nemotron("nemotron_15b", 6144, 32, 48, 24576, kv_heads=8),
     _nemotron("nemotron_22b", 6144, 40, 48, 24576),
+    _nemotron("nemotron_340b", 18432, 96, 96, 73728, kv_heads=8),
+    _mixtral("mixtral_8x7b", 4096, 32, 32, 8, 14336, vocab=32000),
+    _mixtral("mixtral_8x22b", 6144, 56, 48, 8, 16384, vocab=32768),
     Shape(
         name="gpt_oss_20b", hidden=2880, layers=24, heads=64, kv_heads=8, head_dim=64, ffn=2880,
         vocab=201088, qkv_bias=True, experts=32, experts_per_token=4,
@@ -140,6 +149,16 @@ def find_shape(name: str) -> Shape:
             "or give hidden=, layers=, heads=, kv_heads=, ffn= and vocab= as well"
         )
     return SHAPES[known]
+
+
+def guessed_shape(name: str, *, hidden: int, layers: int, params_b: float) -> Shape:
+    """A gated model of 128-wide heads and 100,000 tokens, with that many parameters."""
+    heads, vocab = max(1, hidden // 128), 100_000
+    matrices = (params_b * 1e9 - 2 * vocab * hidden) / layers / hidden - 4 * hidden
+    return Shape(
+        name=name, hidden=hidden, layers=layers, heads=heads, kv_heads=heads, head_dim=hidden // heads,
+        ffn=int(matrices / 3), vocab=vocab,
+    )  # fmt: skip
 
 
 def folder_shape(folder: Path) -> Shape:

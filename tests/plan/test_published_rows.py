@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
 import json
 import sys
 from dataclasses import replace
@@ -11,7 +13,10 @@ from types import ModuleType
 
 import pytest
 
+from megaent.cli import main
+from megaent.errors import ConfigError
 from megaent.plan.constants import EXPECTED, Constants
+from megaent.plan.rows import read_rows
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WORSE_OVERALL, WORSE_IN_A_PART = 1.05, 1.10
@@ -31,7 +36,7 @@ def program() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def outcomes(program: ModuleType) -> list:
-    return program.outcomes(program.read_rows(BENCHMARKS / "plan_rows.csv"), Constants())
+    return program.outcomes(read_rows(BENCHMARKS / "plan_rows.csv"), Constants())
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def test_the_table_as_a_whole_is_not_worse(program: ModuleType, outcomes: list, 
 
 
 def test_a_worse_plan_is_seen(program: ModuleType, kept: dict) -> None:
-    rows = program.read_rows(BENCHMARKS / "plan_rows.csv")
+    rows = read_rows(BENCHMARKS / "plan_rows.csv")
     slow = program.outcomes(rows, replace(Constants(), gemm_share_hopper=0.6))
     assert program.summary(slow)["median"] > WORSE_OVERALL * kept["all"]["median"] + NOISE
 
@@ -78,3 +83,32 @@ def test_no_project_is_in_both_halves(program: ModuleType, outcomes: list) -> No
     judged = {one.project for one in outcomes if one.half == "judged" and one.row["workload"] == "train"}
     assert fitted.isdisjoint(judged)
     assert fitted <= set(program.FITTED)
+
+
+def test_rows_of_ones_own_are_planned_beside_their_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "rows.csv"
+    lines = (BENCHMARKS / "plan_rows.csv").read_text().splitlines()
+    unknown = next(line for line in lines if "MPT-7b" in line).replace("MPT-7b", "Own-7B")
+    path.write_text("\n".join([lines[0], lines[1], unknown]) + "\n")
+    assert main(["plan", "--rows", str(path)]) == 0
+    printed = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["model"] for row in printed] == ["GPT-1.7B", "Own-7B"]
+    assert all(0.5 < float(row["planned_over_value"]) < 2 for row in printed)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("n_gpus", "cards"), "lacks the columns n_gpus"),
+        ((",32,1,1,1,1,", ",many,1,1,1,1,"), "line 2: n_gpus must be a number, got 'many'"),
+        ((",137,", ",,"), "line 2: value must be a number, got ''"),
+    ],
+)
+def test_a_bad_file_of_rows_is_refused(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    path = tmp_path / "rows.csv"
+    lines = (BENCHMARKS / "plan_rows.csv").read_text().splitlines()[:2]
+    path.write_text("\n".join(lines).replace(*change) + "\n")
+    with pytest.raises(ConfigError, match=says):
+        read_rows(path)
