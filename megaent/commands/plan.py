@@ -68,9 +68,10 @@ def _rows(words: Sequence[str]) -> int:
     """Planned values beside measured ones as CSV; why not where there is none."""
     if len(words) != 1:
         raise ConfigError("plan --rows takes one CSV file")
+    rows = read_rows(Path(words[0]))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["model", "gpu", "n_gpus", "metric", "unit", "value", "planned", "planned_over_value"])
-    for row in read_rows(Path(words[0])):
+    for row in rows:
         writer.writerow(
             [row[name] for name in ("model", "gpu", "n_gpus", "metric", "unit", "value")] + _planned(row)
         )

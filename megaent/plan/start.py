@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from megaent.plan.question import Question
+from megaent.plan.machine import whole
 from megaent.plan.search import Candidate, Search
 
 FAMILIES = "dense Qwen2, Qwen3 and Llama models"
@@ -44,15 +42,20 @@ def overrides(search: Search, best: Candidate) -> list[str]:
         f"rollout.group_size={question.group_size}",
         f"rollout.max_new_tokens={question.max_new_tokens}",
         f"rollout.staleness={question.staleness}",
+        f"rollout.concurrency={whole(question.prompts * question.group_size / layout.dp)}",
     ]
     if layout.vpp > 1:
         words.append(f"parallel.virtual_pipeline_model_parallel_size={layout.vpp}")
-    return words + (_shared(best) if best.colocated else _apart(best))
+    return words + (_shared(search, best) if best.colocated else _apart(best))
 
 
-def _shared(best: Candidate) -> list[str]:
+def _shared(search: Search, best: Candidate) -> list[str]:
     assert best.engines is not None
+    assert search.batch is not None
+    together = search.batch.prompts * search.batch.group / best.engines.count
+    room = best.engines.cached_tokens(search.shape) / (search.batch.prompt_tokens + search.batch.lengths.mean)
     words = ["rollout.colocated=true", "rollout.sync.transport=ipc"]
+    words.append(f"rollout.max_running_requests={max(1, int(min(whole(together), room)))}")
     words.append(f"rollout.servers={best.layout.tp * best.layout.cp // best.engines.tp}")
     return words + ([f"+rollout.server_args.tp_size={best.engines.tp}"] if best.engines.tp > 1 else [])
 
@@ -61,12 +64,3 @@ def _apart(best: Candidate) -> list[str]:
     assert best.engines is not None
     urls = ",".join(f"http://engine-{number}:30000" for number in range(1, best.engines.count + 1))
     return [f"rollout.urls=[{urls}]"]
-
-
-def command(search: Search, best: Candidate, question: Question) -> str:
-    """One line for a shell; the data is the caller's."""
-    words: Sequence[str] = [*overrides(search, best), "data.path=…"]
-    nodes = -(-best.layout.cards // search.cluster.cards_per_node)
-    each = min(best.layout.cards, search.cluster.cards_per_node)
-    quoted = [f"'{word}'" if "[" in word else word for word in words]
-    return f"torchrun --nnodes {nodes} --nproc-per-node {each} … -m megaent train " + " ".join(quoted)
