@@ -35,6 +35,7 @@ def overrides(search: Search, best: Candidate) -> list[str]:
         f"parallel.context_parallel_size={layout.cp}",
         f"parallel.sequence_parallel={'true' if layout.sequence_parallel else 'false'}",
         f"parallel.microbatch_tokens={best.microbatch_tokens}",
+        "parallel.kept_graphs_gib=0",  # not in the plan's memory
         f"optim.minibatches={question.minibatches}",
         f"method={question.method}",
         "rollout=sglang",
