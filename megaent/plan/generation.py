@@ -116,7 +116,7 @@ def generate_seconds(
     most = min(requests * ahead, room)
     steady = requests * lengths.mean * decode_seconds(machine, shape, engines.tp, most, context) / most
     decode, tail = _last_batch(
-        machine, shape, engines.tp, lengths, together, requests * engines.count, prompt
+        machine, shape, engines.tp, lengths, together, together * engines.count, prompt
     )
     return GenerateSeconds(prefill=prefill, decode=waiting + decode, tail=tail, steady=prefill + steady)
 
@@ -124,7 +124,7 @@ def generate_seconds(
 def _last_batch(
     machine: Machine, shape: Shape, tp: int, lengths: Lengths, together: float, requests: float, prompt: float
 ) -> tuple[float, float]:
-    """Seconds while more than a tenth of the batch runs, and of the rest, until the longest of all ends."""
+    """Seconds while more than a tenth of the batch runs, and of the rest, until the longest of ``requests`` ends."""
     width = lengths.longest_of(requests) / _SLICES
     decode = tail = 0.0
     for number in range(_SLICES):
