@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from megaent.errors import ConfigError
@@ -14,6 +15,7 @@ from megaent.plan.constants import Constants
 from megaent.plan.question import read_question
 from megaent.plan.rows import predict, read_rows
 from megaent.plan.search import Found, Search
+from megaent.plan.series import series, series_text
 from megaent.plan.start import overrides, why_not_started
 
 USAGE = """usage: megaent plan model=NAME|FOLDER cluster=NAME|FILE nodes=N [key=value …] [--json] [--check]
@@ -36,7 +38,8 @@ USAGE = """usage: megaent plan model=NAME|FOLDER cluster=NAME|FILE nodes=N [key=
 
   --json   everything as JSON      --check   composes the configuration that starts the plan
 
-megaent plan --rows FILE.csv   measurements with the columns of benchmarks/plan_rows.csv, planned beside
+megaent plan … --over KEY=A,B,C    a line for each value: nodes, staleness, response_tokens, …
+megaent plan --rows FILE.csv      measurements with the columns of benchmarks/plan_rows.csv, planned beside
 """
 
 
@@ -47,6 +50,8 @@ def plan(words: Sequence[str]) -> int:
         return 0
     if words[0] == "--rows":
         return _rows(words[1:])
+    if "--over" in words:
+        return _over(list(words))
     flags = [word for word in words if word.startswith("-")]
     unknown = [word for word in flags if word not in ("--json", "--check")]
     if unknown:
@@ -61,6 +66,19 @@ def plan(words: Sequence[str]) -> int:
         print(as_text(search, found), end="")
         if "--check" in flags:
             print("the configuration composes")
+    return 0
+
+
+def _over(words: list[str]) -> int:
+    place = words.index("--over")
+    over = words[place + 1] if place + 1 < len(words) else ""
+    rest = words[:place] + words[place + 2 :]
+    plain = [word for word in rest if word != "--json"]
+    lines = series(plain, over)
+    if "--json" in rest:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    else:
+        print(series_text(over.partition("=")[0], lines), end="")
     return 0
 
 

@@ -8,6 +8,8 @@
     lengths      how long responses are          generation   prefill, decode and its tail
     step         a step of reinforcement learning             search   the layouts beside each other
     question     key=value words, typed          answer       the same as text and as JSON
+    series       a line for each value of a key  start        the words that start what was planned
+    rows         published measurements as questions
 
 Nothing here needs torch. ``commands`` asks it; it may import ``actor.sizes``, ``model_folder`` and what lies
 below them.

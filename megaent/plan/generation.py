@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import sqrt
 
 from megaent.errors import ConfigError
 from megaent.plan.lengths import Lengths
@@ -16,12 +17,14 @@ _FEW = 0.1  # of an engine's first batch: what runs after that is the tail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSeconds:
-    """``steady`` is what a batch costs where new prompts always fill what others leave."""
+    """``steady`` is what a batch costs where engines are full of other batches too; ``slowest`` how long the
+    longest response takes among those that are still running then."""
 
     prefill: float
     decode: float
     tail: float
     steady: float
+    slowest: float
 
     @property
     def total(self) -> float:
@@ -115,16 +118,27 @@ def generate_seconds(
     waiting = (requests - together) * lengths.mean * full / together
     most = min(requests * ahead, room)
     steady = requests * lengths.mean * decode_seconds(machine, shape, engines.tp, most, context) / most
+    # Batches that waited for one slow response begin anew together, so the longest of more than one counts;
+    # the root agrees with simulation. While it runs, of each batch the share mean / longest still runs.
+    longest = lengths.longest_of(requests * engines.count * sqrt(ahead))
+    left = max(1.0, most * lengths.mean / longest)
+    slowest = longest * decode_seconds(machine, shape, engines.tp, left, context)
     decode, tail = _last_batch(
         machine, shape, engines.tp, lengths, together, together * engines.count, prompt
     )
-    return GenerateSeconds(prefill=prefill, decode=waiting + decode, tail=tail, steady=prefill + steady)
+    return GenerateSeconds(
+        prefill=prefill,
+        decode=waiting + decode,
+        tail=tail,
+        steady=prefill + steady,
+        slowest=prefill + slowest,
+    )
 
 
 def _last_batch(
     machine: Machine, shape: Shape, tp: int, lengths: Lengths, together: float, requests: float, prompt: float
 ) -> tuple[float, float]:
-    """Seconds while more than a tenth of the batch runs, and of the rest, until the longest of ``requests`` ends."""
+    """Seconds while over a tenth of the batch runs, and of the rest until the longest of ``requests``."""
     width = lengths.longest_of(requests) / _SLICES
     decode = tail = 0.0
     for number in range(_SLICES):

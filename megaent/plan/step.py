@@ -61,8 +61,10 @@ class StepSeconds:
 
     @property
     def generation(self) -> float:
-        """What a step waits for; two steps or more ahead, the slowest response holds nobody up."""
-        return self.generate.total if self.staleness < 2 else self.generate.steady
+        """What a step waits for. With k batches under way at once, each has k steps to be ready in."""
+        if self.staleness < 2:
+            return self.generate.total
+        return max(self.generate.steady, self.generate.slowest / self.staleness)
 
     @property
     def total(self) -> float:

@@ -84,3 +84,42 @@ def test_a_batch_costs_its_share_of_throughput_where_new_prompts_fill_the_gaps(a
         prompts=requests / 8, group=8, prompt=PROMPT, ahead=ahead,
     )  # fmt: skip
     assert planned.steady - planned.prefill == pytest.approx(seconds / 40, rel=0.10)
+
+
+def period(depth: int, train_s: float, *, requests: int, lengths: Lengths, steps: int = 160) -> float:
+    """Seconds a step of one engine and a trainer that takes batch t while t + 1 … t + depth are drawn."""
+    running: list[list[float]] = []  # tokens left, context, step
+    left = dict.fromkeys(range(steps + depth + 1), requests)
+    clock = free = 0.0
+    taken, begun, times = 0, 0, []
+    while taken < steps:
+        for step in range(begun, taken + depth):
+            running += [[tokens, PROMPT, step] for tokens in drawn(lengths, requests, step)]
+            begun = step + 1
+        if left[taken] == 0 and clock >= free:
+            times.append(clock)
+            free, taken = clock + train_s, taken + 1
+            continue
+        if not running:
+            clock = free
+            continue
+        cost = decode_seconds(MACHINE, SHAPE, 1, len(running), np.mean([c for _, c, _ in running]))
+        count = min(tokens for tokens, _, _ in running)
+        if left[taken] == 0:
+            count = min(count, max(1.0, np.ceil((free - clock) / cost)))
+        clock += count * cost
+        for each in running:
+            each[0], each[1] = each[0] - count, each[1] + count
+            left[int(each[2])] -= each[0] <= 0
+        running = [each for each in running if each[0] > 0]
+    return float(np.mean(np.diff(times[10:])))
+
+
+@pytest.mark.parametrize(("depth", "train_s"), [(2, 1.0), (4, 1.0), (8, 1.0), (2, 60.0), (4, 60.0)])
+def test_a_step_with_batches_ahead_waits_for_the_longest_of_its_limits(depth: int, train_s: float) -> None:
+    lengths = Lengths(mean=1500.0, longest=8192, spread=0.8)
+    planned = generate_seconds(
+        MACHINE, SHAPE, engines(1, 10_000, 1500.0), lengths, prompts=4, group=8, prompt=PROMPT, ahead=depth
+    )
+    limit = max(planned.steady, planned.slowest / depth, train_s)
+    assert limit == pytest.approx(period(depth, train_s, requests=32, lengths=lengths), rel=0.10)
