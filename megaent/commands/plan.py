@@ -11,10 +11,11 @@ from pathlib import Path
 
 from megaent.errors import ConfigError
 from megaent.plan.answer import as_json, as_text
+from megaent.plan.candidates import Found
 from megaent.plan.constants import Constants
 from megaent.plan.question import read_question
 from megaent.plan.rows import predict, read_rows
-from megaent.plan.search import Found, Search
+from megaent.plan.search import Search
 from megaent.plan.series import series, series_text
 from megaent.plan.start import overrides, why_not_started
 

@@ -6,7 +6,8 @@
     machine      seconds of one operation        collectives  seconds of one exchange
     training     a training step                 memory       bytes of the fullest rank
     lengths      how long responses are          generation   prefill, decode and its tail
-    step         a step of reinforcement learning             search   the layouts beside each other
+    step         a step of reinforcement learning             search   every layout that divides
+    candidates   what fits, what does not, the best beside each other
     question     key=value words, typed          answer       the same as text and as JSON
     series       a line for each value of a key  start        the words that start what was planned
     rows         published measurements as questions

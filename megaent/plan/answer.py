@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 
+from megaent.plan.candidates import TIE, Candidate, Found, Refused
 from megaent.plan.constants import EXPECTED, Constants
 from megaent.plan.generation import token_bytes
 from megaent.plan.machine import GIB
-from megaent.plan.search import TIE, Candidate, Found, Refused, Search
+from megaent.plan.search import Search
 from megaent.plan.start import overrides, why_not_started
 from megaent.plan.step import StepSeconds
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from megaent.errors import ConfigError
+from megaent.plan.candidates import Candidate, Found, Refused, distinct
 from megaent.plan.cluster import Cluster
 from megaent.plan.generation import Engines
 from megaent.plan.layout import Layout
@@ -16,7 +17,6 @@ from megaent.plan.question import Question
 from megaent.plan.shape import Shape
 from megaent.plan.step import (
     Batch,
-    StepSeconds,
     Trained,
     engine_memory,
     step_memory,
@@ -24,58 +24,11 @@ from megaent.plan.step import (
     trained,
     update_work,
 )
-from megaent.plan.training import TrainSeconds, train_seconds
+from megaent.plan.training import train_seconds
 from megaent.plan.work import Work
 
-TIE = 0.025
-"""Of the time of a step: what lies nearer is not told apart."""
-_NEARLY = 0.005
 _ENGINE_SIZES = (1, 2, 4, 8)
 _ENGINE_SHARES = (0.25, 0.375, 0.5, 0.625, 0.75)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    layout: Layout
-    work: Work
-    memory: Memory
-    seconds: float
-    update: TrainSeconds
-    step: StepSeconds | None = None  # of reinforcement learning
-    engines: Engines | None = None
-    colocated: bool = False
-    microbatch_tokens: int = 0  # that a pack may hold
-    lacks: float = 0.0  # bytes; above 0 only where every size was given and the plan is shown all the same
-
-    @property
-    def rank(self) -> float:
-        """Seconds; where a step waits for generation, the trainer that is done sooner comes first."""
-        training = self.step.trained.total if self.step is not None else self.seconds
-        return self.seconds + 0.01 * training
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
-    """A layout that does not fit, and what a card lacks."""
-
-    layout: Layout
-    microbatch_tokens: int
-    memory: Memory
-    lacks: float  # bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    candidates: list[Candidate]  # fastest first
-    refused: list[Refused]  # nearest first
-    tried: int
-
-    @property
-    def margin(self) -> float:
-        """How much longer the runner-up takes; infinite without one."""
-        if len(self.candidates) < 2:
-            return float("inf")
-        return self.candidates[1].seconds / self.candidates[0].seconds - 1
 
 
 class Search:
@@ -126,7 +79,7 @@ class Search:
             return Found(candidates=[self._regardless(refused[0])], refused=[], tried=len(outcomes))
         if not found:
             raise ConfigError(self._nothing(refused, len(outcomes)))
-        return Found(candidates=_distinct(found), refused=refused, tried=len(outcomes))
+        return Found(candidates=distinct(found), refused=refused, tried=len(outcomes))
 
     def _outcomes(self) -> Iterator[Candidate | Refused | None]:
         for engine_cards in self._splits():
@@ -222,8 +175,8 @@ class Search:
         question = self.question
         if self.batch is None:
             of_replica = question.global_batch // layout.dp
-            sizes = [count for count in (1, 2, 4, 8) if of_replica % count == 0]
-            return [count * question.seq_len for count in _given(question.micro_batch, sizes)]
+            sizes = _given(question.micro_batch, (1, 2, 4, 8))
+            return [count * question.seq_len for count in sizes if of_replica % count == 0]
         longest = self.batch.longest
         if question.microbatch_tokens:
             if question.microbatch_tokens < longest:
@@ -358,23 +311,6 @@ class Search:
             if any(isinstance(one, Candidate) for one in Search(free)._outcomes()):
                 return free.gpus
         return 0
-
-
-def _distinct(found: list[Candidate]) -> list[Candidate]:
-    """One of each division of cards, fastest first: of those nearly as fast as its fastest the plainest, with
-    fewest virtual stages, then least memory."""
-    groups: dict[tuple[object, ...], list[Candidate]] = {}
-    for one in found:
-        layout, engines = one.layout, one.engines
-        key = (layout.tp, layout.pp, layout.cp, layout.ep, layout.dp, one.colocated)
-        groups.setdefault((*key, engines and (engines.cards, engines.tp)), []).append(one)
-    return sorted(map(_plainest, groups.values()), key=lambda one: (one.rank, one.memory.total))
-
-
-def _plainest(group: list[Candidate]) -> Candidate:
-    limit = min(one.rank for one in group) * (1 + _NEARLY)
-    near = [one for one in group if one.rank <= limit]
-    return min(near, key=lambda one: (one.layout.vpp, one.memory.total))
 
 
 def _given(value: int, otherwise: object) -> list[int]:

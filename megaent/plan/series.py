@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from megaent.errors import ConfigError
 from megaent.plan.answer import tokens_per_card
+from megaent.plan.candidates import Candidate
 from megaent.plan.machine import GIB
 from megaent.plan.question import read_question
-from megaent.plan.search import Candidate, Search
+from megaent.plan.search import Search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from megaent.plan.candidates import Candidate
 from megaent.plan.machine import whole
-from megaent.plan.search import Candidate, Search
+from megaent.plan.search import Search
 
 FAMILIES = "dense Qwen2, Qwen3 and Llama models"
 

@@ -8,9 +8,10 @@ import pytest
 
 from megaent.cli import main
 from megaent.errors import ConfigError
+from megaent.plan.candidates import Found
 from megaent.plan.machine import GIB
 from megaent.plan.question import read_question
-from megaent.plan.search import Found, Search
+from megaent.plan.search import Search
 
 STEP = ["model=qwen2_5_7b", "cluster=h100", "max_new_tokens=4096", "response_tokens=1500"]
 TRAIN = ["model=llama3_8b", "workload=train", "cluster=h100", "gpus=8", "seq_len=8192", "global_batch=128"]
@@ -84,6 +85,7 @@ def test_a_layout_of_training_that_is_given_whole_is_planned_though_it_does_not_
         ([*STEP, "nodes=1", "precision=fp8"], "precision=fp8 needs workload=train"),
         ([*TRAIN, "precision=fp8", "cluster=a100_80"], "given twice"),
         (["model=llama3_405b", "cluster=a100_80", "nodes=8"], "lacks 27.* GiB a card for the weights"),
+        ([*TRAIN, "micro_batch=3"], "no layout of 8 cards divides"),
         ([*TRAIN, "ep=2", "tp=1", "pp=1", "cp=1"], "needs a model with experts"),
     ],
 )
