@@ -35,6 +35,7 @@ USAGE = """usage: megaent plan model=NAME|FOLDER cluster=NAME|FILE nodes=N [key=
   tp= pp= vpp= cp= ep= recompute=none|selective|full sharding=replicated|optimizer|full
                            what is not given is searched
   steps= price= top=       what is counted and shown
+  measured=FILE.json       a report of `megaent bench ops --device cuda` in place of our shares of the peak
   constants.NAME=VALUE     a measured efficiency in place of ours; --json lists them with their sources
 
   --json   everything as JSON      --check   composes the configuration that starts the plan

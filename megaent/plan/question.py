@@ -6,11 +6,13 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from megaent.errors import ConfigError
 from megaent.plan.cluster import Cluster, find_cluster
 from megaent.plan.constants import Constants, replaced
 from megaent.plan.layout import RECOMPUTE, SHARDING
+from megaent.plan.measured import measured_constants
 from megaent.plan.shape import Shape
 from megaent.plan.shapes import check_claims, find_shape
 from megaent.plan.work import ATTENTION, HEADS, PRECISIONS, STACKS, STATES
@@ -90,6 +92,7 @@ class Question:
     price: float = 0.0  # of a card for an hour; 0 takes the cluster's
     steps: int = 100
     top: int = 3
+    measured: str = ""  # a report of `megaent bench ops --device cuda`
     constants: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,8 +120,10 @@ class Question:
         found = find_cluster(self.cluster)
         return replace(found, price=self.price) if self.price else found
 
-    def read_constants(self) -> Constants:
-        return replaced(Constants(), self.constants)
+    def read_constants(self, cluster: Cluster) -> Constants:
+        """Measured on the card, then given one by one, then ours."""
+        found = measured_constants(Path(self.measured), cluster) if self.measured else {}
+        return replaced(Constants(), found | self.constants)
 
     def read_shape(self) -> Shape:
         """The named shape, or one of the given sizes; both, and they must agree."""

@@ -38,7 +38,7 @@ class Search:
         self.question = question
         self.shape: Shape = question.read_shape()
         self.cluster: Cluster = question.read_cluster()
-        self.machine = Machine(self.cluster, question.read_constants())
+        self.machine = Machine(self.cluster, question.read_constants(self.cluster))
         self.cards = question.count_cards(self.cluster)
         self._refuse_precision()
         self.batch = self._batch() if question.is_rl else None

@@ -17,6 +17,11 @@ def why_not_started(search: Search, best: Candidate) -> str:
         return f"megaent trains {FAMILIES}; {search.shape.name} has experts"
     if best.layout.sharding != "replicated":
         return f"megaent shards nothing over replicas; leave sharding={best.layout.sharding} out"
+    for name in ("lora", "stack", "head", "attention"):
+        if getattr(search.question, name):
+            return f"megaent train has no {name}; leave {name}={getattr(search.question, name)} out"
+    if search.question.states != "fp32":
+        return "megaent keeps Adam's state in fp32; leave states out"
     if not search.shape.gated or search.shape.biased:
         return f"megaent trains {FAMILIES}; {search.shape.name} is none of them"
     return ""

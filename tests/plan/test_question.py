@@ -43,7 +43,7 @@ host_gbps: 10
 )
 def test_a_wrong_word_is_refused_with_what_would_be_right(word: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        read_question(["model=qwen2_5_7b", word]).read_constants()
+        read_question(["model=qwen2_5_7b", word]).read_constants(find_cluster("h100"))
 
 
 def test_a_key_given_twice_is_refused_also_under_its_other_name() -> None:
