@@ -21,6 +21,7 @@ USAGE = """usage: megaent COMMAND …
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   bench ops --device cpu|cuda  how fast the ops are here, and right; bench table shows it; each takes --help
   audit FILE|RUN               keys, answers and grades that a person should look at
+  plan key=value …             memory, time and layout of a step before a machine is rented; takes --help
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
 
@@ -38,12 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "convert": _convert,
         "bench": _bench,
         "audit": _audit,
+        "plan": _plan,
         "doctor": _doctor,
     }
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    asks_for_help = words[0] not in ("bench", "audit") and ("--help" in words or "-h" in words)
+    asks_for_help = words[0] not in ("bench", "audit", "plan") and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
         print(USAGE, end="", file=sys.stdout if is_known else sys.stderr)
@@ -172,6 +174,12 @@ def _audit(words: list[str]) -> int:
     from megaent.commands.audit import audit
 
     return audit(words)
+
+
+def _plan(words: list[str]) -> int:
+    from megaent.commands.plan import plan
+
+    return plan(words)
 
 
 def _doctor(words: list[str]) -> int:

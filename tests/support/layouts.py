@@ -76,7 +76,7 @@ def job(
     return COMMON | precision | where | {"share_prompts": layout["cp"] == 1} | more
 
 
-def launch(jobs: list[dict], num_processes: int, folder: Path) -> None:
+def launch(jobs: list[dict], num_processes: int, folder: Path, *, worker: str = "actor_worker.py") -> None:
     file = folder / "jobs.json"
     file.write_text(json.dumps(jobs))
     command = [
@@ -88,7 +88,7 @@ def launch(jobs: list[dict], num_processes: int, folder: Path) -> None:
         str(num_processes),
     ]
     torchrun = subprocess.Popen(
-        [*command, str(Path(__file__).with_name("actor_worker.py")), str(file)],
+        [*command, str(Path(__file__).with_name(worker)), str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,0 +1,78 @@
+"""Parameters, gradients and optimizer state of a plan against what the actor holds, in every layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.layouts import DEFAULT, LAYOUTS, launch
+from support.tiny_hf import save_tiny
+
+from megaent.plan.layout import Layout
+from megaent.plan.memory import state_bytes
+from megaent.plan.parameters import stage_parameters
+from megaent.plan.shapes import folder_shape
+from megaent.plan.work import Work
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+
+WORK = Work(tokens=1, context=1, microbatches=1)
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2}
+SMOLLM2 = {
+    "family": "llama", "tie": True, "vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536,
+}  # fmt: skip
+KINDS = (("qwen2", "float32"), ("qwen3", "bfloat16"))
+CASES = [
+    *((name, *KINDS[number % 2]) for number, name in enumerate(LAYOUTS)),
+    ("pp2", "smollm2", "float32"),
+    ("dp2", "smollm2", "bfloat16"),
+]
+
+
+class Held:
+    """Each world size is started once for all its cases."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folders = {
+            "qwen2": save_tiny(root / "qwen2", family="qwen2", tie=True),
+            "qwen3": save_tiny(root / "qwen3", family="qwen3", tie=False, head_dim=16),
+            "smollm2": save_tiny(root / "smollm2", **SMOLLM2),
+        }
+        self._started: set[int] = set()
+
+    def ranks(self, name: str, model: str, dtype: str) -> list[dict[str, int]]:
+        world = LAYOUTS[name][0]
+        if world not in self._started:
+            jobs = [self._job(*case) for case in CASES if LAYOUTS[case[0]][0] == world]
+            launch(jobs, world, self.root, worker="memory_worker.py")
+            self._started.add(world)
+        return json.loads(self._out(name, model, dtype).read_text())
+
+    def _job(self, name: str, model: str, dtype: str) -> dict:
+        return {
+            "layout": DEFAULT | LAYOUTS[name][1], "folder": str(self.folders[model]), "dtype": dtype,
+            "out": str(self._out(name, model, dtype)),
+        }  # fmt: skip
+
+    def _out(self, name: str, model: str, dtype: str) -> Path:
+        return self.root / f"{name}-{model}-{dtype}.json"
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    return Held(tmp_path_factory.mktemp("memory"))
+
+
+@pytest.mark.parametrize(("name", "model", "dtype"), CASES)
+def test_every_rank_holds_what_the_plan_counts(held: Held, name: str, model: str, dtype: str) -> None:
+    world, sizes = LAYOUTS[name]
+    parts = {key: sizes.get(key) or 1 for key in ("tp", "pp", "cp", "vpp")}
+    layout = Layout(dp=world // (parts["tp"] * parts["pp"] * parts["cp"]), **parts)
+    shape = folder_shape(held.folders[model])
+    for rank in held.ranks(name, model, dtype):
+        count = stage_parameters(shape, layout, rank["stage"]).on_rank(layout)
+        planned = state_bytes(count, layout, WORK, weight_bytes=WEIGHT_BYTES[dtype])
+        assert planned == (rank["weights"], rank["gradients"], rank["optimizer"]), rank
