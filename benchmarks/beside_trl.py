@@ -28,13 +28,13 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct"
-WARM_UP = 2  # steps that do not count
 
 
 @dataclass(frozen=True)
 class Work:
     overrides: tuple[str, ...]
     steps: int
+    warm_up: int = 2  # steps that do not count
     has_trl: bool = True
 
 
@@ -50,7 +50,8 @@ WORKS = {
             "parallel.microbatch_tokens=4096",
             "optim.lr=1e-5",
         ),
-        steps=4,
+        steps=3,
+        warm_up=1,
         has_trl=False,
     ),
 }
@@ -97,7 +98,10 @@ def measure(asked: argparse.Namespace) -> None:
                 runs["trl"].append(run_trl(words, folder / f"trl-{number}", asked.core, asked.steps))
     record = {"work": asked.work, "command": sys.argv[1:], "machine": _machine()}
     record |= {"commits": _commits(contenders)}
-    record |= {"results": {name: summary(rounds) for name, rounds in runs.items()}, "runs": runs}
+    record |= {
+        "results": {name: summary(rounds, work.warm_up) for name, rounds in runs.items()},
+        "runs": runs,
+    }
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(record, indent=1) + "\n")
     show(record)
@@ -183,10 +187,10 @@ def _run(command: list[str], core: int, tree: Path) -> float:
     return usage.ru_maxrss / 2**20
 
 
-def summary(rounds: list[dict]) -> dict[str, float]:
+def summary(rounds: list[dict], warm_up: int) -> dict[str, float]:
     """Medians over the steps of all rounds, and the highest peak."""
     timed = [name for name in rounds[0] if name.endswith("_s")]
-    medians = {name: median(value for one in rounds for value in one[name][WARM_UP:]) for name in timed}
+    medians = {name: median(value for one in rounds for value in one[name][warm_up:]) for name in timed}
     return medians | {"peak_gib": max(one["peak_gib"] for one in rounds)}
 
 
