@@ -132,7 +132,7 @@ class Writer:
         else:
             text = self._rendered(self._chat, row, turns)
             tokens = self._tokenizer.encode_rendered(text)
-        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer)
+        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer, labels=row.labels)
 
     def _instructed(self, question: str) -> tuple[tuple[str, str], ...]:
         """A question with the instruction; turns that a row brought say themselves what is wanted."""
