@@ -70,7 +70,10 @@ def test_every_row_is_asked_and_every_response_kept(done: Path) -> None:
     told = summary["all"]
     assert told["responses"] == 21 == sum(told[n] for n in ("correct", "wrong", "unparsable", "unscored"))
     assert told["estimates"]["pass@3"]["known"] == 7
-    assert {level: part["prompts"] for level, part in summary["by"]["level"].items()} == {"easy": 3, "hard": 4}
+    assert {level: part["prompts"] for level, part in summary["by"]["level"].items()} == {
+        "easy": 3,
+        "hard": 4,
+    }
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])

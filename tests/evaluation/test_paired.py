@@ -26,7 +26,9 @@ def test_the_exact_test_counts_all_signs(eighths: list[int]) -> None:
 
 def test_shares_of_different_denominators_lie_on_one_lattice() -> None:
     differences = [Fraction(1, 3), Fraction(1, 4), Fraction(-1, 12)]
-    assert sign_flip_p_value(differences) == pytest.approx(4 / 8), "±4 ±3 ±1 twelfths, 6 reached: 8, 6 both ways"
+    assert sign_flip_p_value(differences) == pytest.approx(4 / 8), (
+        "±4 ±3 ±1 twelfths, 6 reached: 8, 6 both ways"
+    )
 
 
 def test_only_shared_prompts_count() -> None:

@@ -39,7 +39,9 @@ def test_a_failed_checker_is_no_wrong_answer() -> None:
 
 
 def test_lengths_and_entropy_by_position() -> None:
-    told = report([group("a", [RIGHT, WRONG], [1, 3]), group("b", [WRONG, NOTHING], [8, 9])], [2], has_entropy=True)
+    told = report(
+        [group("a", [RIGHT, WRONG], [1, 3]), group("b", [WRONG, NOTHING], [8, 9])], [2], has_entropy=True
+    )
     assert (told.lengths.mean, told.lengths.correct, told.lengths.wrong) == (5.25, 1.0, 20 / 3)
     assert told.lengths.quantiles == {0.1: 1, 0.5: 3, 0.9: 9, 0.99: 9}
     assert told.lengths.histogram == {1: 1, 4: 1, 8: 1, 16: 1}
@@ -57,7 +59,10 @@ def test_labels_that_tell_prompts_apart_make_tables() -> None:
     ]
     cuts = by_label(groups)
     assert list(cuts) == ["level"]
-    assert {value: [g.prompt.id for g in part] for value, part in cuts["level"].items()} == {"1": ["b"], "5": ["a"]}
+    assert {value: [g.prompt.id for g in part] for value, part in cuts["level"].items()} == {
+        "1": ["b"],
+        "5": ["a"],
+    }
 
 
 def test_a_comparison_gives_the_published_measures() -> None:
