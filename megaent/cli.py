@@ -22,6 +22,7 @@ USAGE = """usage: megaent COMMAND …
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   bench ops --device cpu|cuda  how fast the ops are here, and right; bench table shows it; each takes --help
   audit FILE|RUN               keys, answers and grades that a person should look at
+  data FILE [against=FILE]     forms, keys, lengths, copies and contaminated rows of a set (--help)
   plan key=value …             memory, time and layout of a step before a machine is rented; takes --help
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "resume": _resume,
         "demo": _demo,
         "evaluate": _evaluate,
+        "data": _data,
         "convert": _convert,
         "bench": _bench,
         "audit": _audit,
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    explains_itself = words[0] in ("audit", "bench", "evaluate", "plan")
+    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan")
     asks_for_help = not explains_itself and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
@@ -172,6 +174,13 @@ def _evaluate(words: list[str]) -> int:
     from megaent.commands.evaluate import evaluate
 
     return evaluate(words)
+
+
+def _data(words: list[str]) -> int:
+    _quiet_libraries()
+    from megaent.commands.data import data
+
+    return data(words)
 
 
 def _bench(words: list[str]) -> int:
