@@ -140,11 +140,13 @@ class _Evaluation:
     def _plan(self, chosen: tuple[str, ...]) -> tuple[TrainConfig, Task, Path]:
         from megaent.data.registry import load_task
         from megaent.model_folder.tokenizer import context_length
+        from megaent.reward.reward import require_grader
 
         config = self._config(chosen)
         limit = self.options.max_new_tokens or config.rollout.max_new_tokens
         room = context_length(self.model.folder) - limit
         task = load_task(config.data, self.model.folder, max_prompt_tokens=room)
+        require_grader(task.grader)
         task = replace(task, evaluation=self._asked(config, task, is_chosen=bool(chosen)))
         if not task.evaluation:
             raise DataError("the task holds no prompt out to evaluate on; name a file by data=")

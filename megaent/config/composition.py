@@ -24,7 +24,6 @@ from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
 from megaent.methods.options import options_of
 from megaent.options import require
-from megaent.reward.reward import require_grader
 from megaent.rollout.sglang.options import SyncOptions
 from megaent.run.config import CheckpointOptions, EvaluateOptions, RunOptions, TrainConfig
 from megaent.run.engines import ENGINES
@@ -122,7 +121,6 @@ def check_run(config: TrainConfig) -> None:
         f"{config.rollout.prompts_per_step}: minibatches are whole groups; lower the first"
         " or raise the second",
     )
-    require_grader(getattr(config.data, "reward", "math"))
     check_model(config.model, config.data)
 
 
