@@ -18,9 +18,11 @@ USAGE = """usage: megaent COMMAND …
   train --cfg [key=value …]    print the resolved configuration and stop
   resume DIR [key=value …]     continue a run, also under another parallel layout
   demo [key=value …]           three methods from one warm-up, side by side, in minutes on a CPU
+  evaluate RUN|FOLDER data=…   pass@k and its kin, lengths, entropy; every response kept (--help)
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   bench ops --device cpu|cuda  how fast the ops are here, and right; bench table shows it; each takes --help
   audit FILE|RUN               keys, answers and grades that a person should look at
+  data FILE [against=FILE]     forms, keys, lengths, copies and contaminated rows of a set (--help)
   plan key=value …             memory, time and layout of a step before a machine is rented; takes --help
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "resume": _resume,
         "demo": _demo,
+        "evaluate": _evaluate,
+        "data": _data,
         "convert": _convert,
         "bench": _bench,
         "audit": _audit,
@@ -45,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    asks_for_help = words[0] not in ("bench", "audit", "plan") and ("--help" in words or "-h" in words)
+    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan")
+    asks_for_help = not explains_itself and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
         print(USAGE, end="", file=sys.stdout if is_known else sys.stderr)
@@ -162,6 +167,20 @@ def _convert(words: list[str]) -> int:
 
     convert(Path(words[0]), Path(words[1]))
     return 0
+
+
+def _evaluate(words: list[str]) -> int:
+    _quiet_libraries()
+    from megaent.commands.evaluate import evaluate
+
+    return evaluate(words)
+
+
+def _data(words: list[str]) -> int:
+    _quiet_libraries()
+    from megaent.commands.data import data
+
+    return data(words)
 
 
 def _bench(words: list[str]) -> int:

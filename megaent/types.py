@@ -40,6 +40,7 @@ class Prompt:
     text: str  # as a person reads it
     answer: str  # the answer key, never evaluated as code
     split: str = ""  # a label to report by, for example "easy" or "n=4"
+    labels: tuple[tuple[str, str], ...] = ()  # more of them by name: (("subject", "Algebra"), ("level", "5"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class Grade:
     correct: bool
     note: str = ""  # why, when there is something to say: "no answer found", "timed out"
     answer: str = ""  # what was read as the answer, in a form in which equal answers are equal; "" for none
+    is_scored: bool = True  # False where the verifier failed: no verdict, whatever the reward says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ ANSWERS = (
     "target",
     "answerKey",
 )
+LONGEST_LABEL = 60  # characters
+LABELS = ("subject", "type", "category", "topic", "domain", "level", "difficulty", "source")
 WORKED = ("solution", "output", "response", "completion")
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -227,3 +229,15 @@ def _lookup(row: Mapping[str, object], key: str) -> object:
         else:
             return None
     return value
+
+
+def labels_of(row: object) -> tuple[tuple[str, str], ...]:
+    """What a row says of its subject and difficulty, for tables: short texts and numbers of these columns."""
+    if not isinstance(row, dict):
+        return ()
+    found = _present(row, LABELS)
+    return tuple(
+        (name.lower(), str(value))
+        for name, value in found
+        if isinstance(value, str | int) and len(str(value)) <= LONGEST_LABEL
+    )

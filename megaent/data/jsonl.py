@@ -36,7 +36,8 @@ class JsonlOptions(DataOptions):
     template: str = "chat"  # chat | plain
     instruction: str = "Reason step by step and put the final answer in \\boxed{}."
     date: str = ""  # YYYY-MM-DD that a chat template's clock shows; "" is the day on which the run begins
-    timeout_s: float = 2.0  # of checking one answer
+    reward: str = "math"  # math | exact | choice, or a sum such as math+0.1*boxed (docs/tasks.md)
+    timeout_s: float = 2.0  # of checking one answer; math's alone
     drop_unusable: bool = False  # leave out rows without a key, too long, …, instead of refusing the file
     first_key_counts: bool = False  # a question that comes with two keys keeps the first
 
@@ -50,6 +51,10 @@ class JsonlOptions(DataOptions):
             not self.date or _is_date(self.date),
             f"data.date must be a day as YYYY-MM-DD, or empty for the run's first day, got {self.date!r}",
         )
+
+    @property
+    def checks_mathematics(self) -> bool:
+        return self.reward.split("+")[0].rpartition("*")[2].strip() == "math"
 
     @property
     def day(self) -> datetime.date:
@@ -75,8 +80,8 @@ def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int
     return Task(
         train=train,
         evaluation=evaluation,
-        grader="math",
-        grader_options={"timeout_s": config.timeout_s},
+        grader=config.reward,
+        grader_options={"timeout_s": config.timeout_s} if config.checks_mathematics else {},
         stop_token_ids=tokenizer.end_ids,
         decode=tokenizer.decode,
         spell=tokenizer.spell,
@@ -132,7 +137,7 @@ class Writer:
         else:
             text = self._rendered(self._chat, row, turns)
             tokens = self._tokenizer.encode_rendered(text)
-        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer)
+        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer, labels=row.labels)
 
     def _instructed(self, question: str) -> tuple[tuple[str, str], ...]:
         """A question with the instruction; turns that a row brought say themselves what is wanted."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from megaent.answers.key import read_key
 from megaent.data.files import data_files, read_objects
-from megaent.data.forms import Turn, read_form
+from megaent.data.forms import Turn, labels_of, read_form
 from megaent.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class Row:
     turns: tuple[Turn, ...]  # one user turn for a plain question
     is_chat: bool  # it brought its own turns
     answer: str
+    labels: tuple[tuple[str, str], ...] = ()  # subject, difficulty and their like, where columns say them
 
     @property
     def question(self) -> str:
@@ -94,7 +95,14 @@ def _row(place: str, given: object, question_key: str, answer_key: str) -> Row:
         answer = read_key(asked.answer)
     except ValueError as error:
         raise _UnusableError("without an answer key", f"the answer cannot be graded: {error}") from error
-    return Row(place=place, form=asked.form, turns=asked.turns, is_chat=asked.is_chat, answer=answer)
+    return Row(
+        place=place,
+        form=asked.form,
+        turns=asked.turns,
+        is_chat=asked.is_chat,
+        answer=answer,
+        labels=labels_of(given),
+    )
 
 
 # ---------------------------------------------------------------- the same question again

@@ -1,4 +1,6 @@
-"""What sampled answers say of a model: ``statistics`` with intervals, ``sampled`` from the present policy.
+"""What sampled answers say of a model.
 
-May import loop and what lies below; ``run`` and ``commands`` import it.
+``sampled`` asks a run's present policy. The others serve ``megaent evaluate``: ``generate`` and
+``response_file`` draw and keep, ``estimators``, ``paired`` and ``efficiency`` are the mathematics, ``report``
+and ``table`` what a person is told. May import loop and what lies below; ``run`` and ``commands`` import it.
 """

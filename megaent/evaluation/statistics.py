@@ -161,12 +161,17 @@ def accuracy_interval(correct_PG: Tensor) -> tuple[float, float]:
     Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
     num_correct_P, group_size = _counts(correct_PG)
-    num_prompts = len(num_correct_P)
-    mean = avg_at_k(correct_PG)
-    if len(set(num_correct_P)) == 1:
+    return mean_interval([correct / group_size for correct in num_correct_P])
+
+
+def mean_interval(share_P: Sequence[float]) -> tuple[float, float]:
+    """The same of any numbers in [0, 1], one a prompt."""
+    num_prompts, mean = len(share_P), fmean(share_P)
+    if len(set(share_P)) == 1:
         return _wilson(mean, num_prompts)
-    error = stdev(num_correct_P) / group_size / math.sqrt(num_prompts)
-    half_width = student_quantile(0.5 + _CONFIDENCE / 2, num_prompts - 1) * error
+    half_width = (
+        student_quantile(0.5 + _CONFIDENCE / 2, num_prompts - 1) * stdev(share_P) / math.sqrt(num_prompts)
+    )
     return max(0.0, mean - half_width), min(1.0, mean + half_width)
 
 

@@ -30,6 +30,7 @@ _PROGRAM = Path(__file__).with_name("math_worker.py")
 class Verdict(NamedTuple):
     correct: bool
     note: str = ""
+    is_failure: bool = False  # the checker ended without a verdict
 
 
 class CheckerPool:
@@ -142,7 +143,7 @@ class _Checker:
         """What it has said since, or the verdict on its silence; {} while there is nothing to report."""
         if self.deadline is not None and time.monotonic() > self.deadline:
             self.kill()
-            return self._report(Verdict(correct=False, note="timed out"))
+            return self._report(Verdict(correct=False, note="timed out", is_failure=True))
         chunk = os.read(self.fileno(), 65536)
         if not chunk:
             return self._report(self._explain_end())
@@ -160,7 +161,7 @@ class _Checker:
             return {}
         if message["last"]:
             self.kill()
-        return self._report(Verdict(correct=message["correct"], note=message["note"]))
+        return self._report(Verdict(message["correct"], message["note"], is_failure=message["last"]))
 
     def kill(self) -> None:
         self._is_closed = True
@@ -183,9 +184,10 @@ class _Checker:
         code = self._process.wait()
         self.kill()
         if code == -signal.SIGPROF:
-            return Verdict(correct=False, note="timed out")
+            return Verdict(correct=False, note="timed out", is_failure=True)
         how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return Verdict(correct=False, note=f"the checker was {how}" if code < 0 else f"the checker {how}")
+        note = f"the checker was {how}" if code < 0 else f"the checker {how}"
+        return Verdict(correct=False, note=note, is_failure=True)
 
 
 def _next_to_speak(checkers: Sequence[_Checker]) -> list[_Checker]:

@@ -93,4 +93,10 @@ def _latex(text: str) -> str:
 def _grade(case: _Case, verdict: Verdict) -> Grade:
     # Made without the key, so that what is equal does not tell what is correct.
     said = "" if case.answer is None or len(case.answer) > LONGEST_ANSWER else canonical(case.answer)
-    return Grade(reward=float(verdict.correct), correct=verdict.correct, note=verdict.note, answer=said)
+    return Grade(
+        reward=float(verdict.correct),
+        correct=verdict.correct,
+        note=verdict.note,
+        answer=said,
+        is_scored=not verdict.is_failure,
+    )

@@ -27,7 +27,7 @@ from megaent.loop.trainer import Trainer
 from megaent.model_folder.tokenizer import context_length
 from megaent.objective.method import Schedule
 from megaent.objective.weights import EngineMismatch
-from megaent.reward.reward import make_reward
+from megaent.reward.reward import make_reward, require_grader
 from megaent.rollout.engine import RolloutEngine
 from megaent.rollout.options import Leader
 from megaent.rollout.sglang.options import SGLangOptions
@@ -44,6 +44,7 @@ def check_before_building(config: TrainConfig) -> None:
     device = resolve_device(config.device)
     config.parallel.shares_prompts(implementation=config.model.implementation, device=device.type)
     check_staleness(config.method, config.rollout.staleness)
+    require_grader(getattr(config.data, "reward", "math"))
 
 
 def check_staleness(schedule: Schedule, staleness: int) -> None:

@@ -33,11 +33,11 @@ def checker_id(pool: CheckerPool) -> int:
 
 
 def test_a_checker_killed_while_idle_costs_no_grade(pool: CheckerPool) -> None:
-    assert pool.check([("1/2", "0.5")]) == [(True, "")]
+    assert pool.check([("1/2", "0.5")]) == [(True, "", False)]
     killed = checker_id(pool)
     os.kill(killed, signal.SIGKILL)
     pool._checkers[0]._process.wait(timeout=10)
-    assert pool.check([("1/2", "0.5"), ("1/2", "2")]) == [(True, ""), (False, "")]
+    assert pool.check([("1/2", "0.5"), ("1/2", "2")]) == [(True, "", False), (False, "", False)]
     assert checker_id(pool) != killed
 
 
@@ -48,8 +48,8 @@ def test_a_checker_killed_at_work_costs_one_grade(pool: CheckerPool) -> None:
     os.kill(killed, signal.SIGSTOP)
     killer = subprocess.Popen(["sh", "-c", f"sleep 1; kill -KILL {killed}"])
     assert pool.check([("1/2", "0.5"), ("1/2", "2/4")]) == [
-        (False, "the checker was killed by signal 9"),
-        (True, ""),
+        (False, "the checker was killed by signal 9", True),
+        (True, "", False),
     ]
     assert killer.wait(timeout=10) == 0
 
@@ -59,7 +59,7 @@ def test_a_checker_that_never_answers_is_replaced() -> None:
     pool.check([("1/2", "0.5")])
     os.kill(checker_id(pool), signal.SIGSTOP)
     started = time.monotonic()
-    assert pool.check([("1/2", "0.5"), ("1/2", "2/4")]) == [(False, "timed out"), (True, "")]
+    assert pool.check([("1/2", "0.5"), ("1/2", "2/4")]) == [(False, "timed out", True), (True, "", False)]
     assert 4 * 0.5 + 2 < time.monotonic() - started < 4 * 0.5 + 2 + 20
     pool.close()
 
@@ -77,7 +77,7 @@ def test_closing_ends_every_process_and_can_be_repeated(pool: CheckerPool) -> No
     pool.close()
     pool.close()
     assert process.poll() is not None
-    assert pool.check([("1/2", "0.5")]) == [(True, "")]
+    assert pool.check([("1/2", "0.5")]) == [(True, "", False)]
 
 
 def test_checkers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def test_an_answer_that_ends_its_checker_spoils_no_other(
     groups = obeying.grade([group("5", good, bad, good), group("7", bad), group("8", good)])
     assert [[g.correct for g in x.grades] for x in groups] == [[True, False, True], [False], [True]]
     assert groups[0].grades[1].note == groups[1].grades[0].note == note
+    assert [[g.is_scored for g in x.grades] for x in groups] == [[True, False, True], [False], [True]]
 
 
 def test_a_reply_of_megabytes_is_read_to_its_end(obeying: MathAnswer) -> None:
