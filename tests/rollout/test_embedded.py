@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from megaent.errors import DataError, EngineError, ModelError, NumericsError
 from megaent.randomness import uniform
+from megaent.rollout.embedded.cache import roomy_cache
 from megaent.rollout.embedded.decode import Row, decode
 from megaent.rollout.embedded.engine import EmbeddedEngine
 from megaent.types import Group, Prompt, RolloutRequest, SamplingParams
@@ -173,6 +174,16 @@ def test_no_token_is_computed_twice_or_after_its_response_ended(qwen2: Path) -> 
     assert shapes[0] == (5, 9)
     assert sum(batch * length for batch, length in shapes[1:]) == sum(len(c.tokens) - 1 for c in drawn)
     assert len({len(c.tokens) for c in drawn}) > 5
+
+
+def test_room_in_the_cache_changes_no_bit(qwen2: Path) -> None:
+    """Against transformers' own cache, over rows that leave and longer than the room made at a time."""
+    rows = [Row(request.prompt, seed) for request in requests(6) for seed in request.seeds]
+    sampling = SamplingParams(max_new_tokens=150, stop_token_ids=(3,))
+    model = hugging_face(qwen2)
+    plain, roomy = decode(model, rows, sampling), decode(model, rows, sampling, roomy_cache)  # type: ignore[arg-type]
+    assert plain == roomy
+    assert len({len(c.tokens) for c in plain}) > 5 and max(len(c.tokens) for c in plain) > 64
 
 
 # ---------------------------------------------------------------- weights

@@ -7,7 +7,7 @@ prompts, L tokens of the longest prompt, K tokens in the cache, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -63,12 +63,18 @@ class CausalModel(Protocol):
 
 
 @torch.inference_mode()
-def decode(model: CausalModel, rows: Sequence[Row], sampling: SamplingParams) -> list[Continuation]:
+def decode(
+    model: CausalModel,
+    rows: Sequence[Row],
+    sampling: SamplingParams,
+    new_cache: Callable[[], KeyValueCache | None] = lambda: None,
+) -> list[Continuation]:
     """One continuation per row, in the order of ``rows``.
 
-    Raises NumericsError, naming the prompt, when the model's logits are no distribution.
+    ``new_cache`` makes the empty cache that the model fills; None leaves that to the model. Raises
+    NumericsError, naming the prompt, when the model's logits are no distribution.
     """
-    batch = _Batch(model, rows)
+    batch = _Batch(model, rows, new_cache())
     device = model.device
     token_SR = torch.zeros(len(rows), sampling.max_new_tokens, dtype=torch.int64, device=device)
     log_prob_SR = torch.zeros(token_SR.shape, dtype=torch.float64, device=device)
@@ -110,7 +116,7 @@ def decode(model: CausalModel, rows: Sequence[Row], sampling: SamplingParams) ->
 class _Batch:
     """The rows still growing: their cache, and the logits of their next token."""
 
-    def __init__(self, model: CausalModel, rows: Sequence[Row]) -> None:
+    def __init__(self, model: CausalModel, rows: Sequence[Row], cache: KeyValueCache | None) -> None:
         self._model, self._rows = model, rows
         device = model.device
         prompts = list(dict.fromkeys(row.prompt.tokens for row in rows))
@@ -123,7 +129,7 @@ class _Batch:
             input_ids=token_PL,
             attention_mask=_causal_mask(real_PL) if is_padded else None,
             position_ids=(real_PL.cumsum(dim=-1) - 1).clamp(min=0),
-            past_key_values=None,
+            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )

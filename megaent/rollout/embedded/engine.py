@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from megaent.errors import EngineError, ModelError
 from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.contents import check_weights
+from megaent.rollout.embedded.cache import roomy_cache
 from megaent.rollout.embedded.decode import Continuation, Row, decode
 from megaent.rollout.sampling import require_prompts, require_sampling
 from megaent.types import Group, Metrics, Response, RolloutRequest, SamplingParams
@@ -79,7 +80,8 @@ class EmbeddedEngine:
         drawn: dict[int, Continuation] = {}
         for start in range(0, len(order), self._batch_size):
             chunk = order[start : start + self._batch_size]
-            drawn |= zip(chunk, decode(model, [rows[index] for index in chunk], sampling), strict=True)
+            found = decode(model, [rows[index] for index in chunk], sampling, roomy_cache)
+            drawn |= zip(chunk, found, strict=True)
         responses = (self._response(drawn[index]) for index in range(len(rows)))
         return [
             Group(
