@@ -28,17 +28,19 @@ def watch(words: Sequence[str], *, console: Console | None = None) -> int:
 
 
 def _follow(folder: Path, steps: int, every: float | None, console: Console | None) -> None:
-    shown, told = 0, 0
-    with Progress(steps, console=console or Console(highlight=False)) as progress:
+    shown, told, seconds = 0, 0, 0.0
+    # Steps of the past took what they say, not what reading them takes.
+    with Progress(steps, console=console or Console(highlight=False), clock=lambda: seconds) as progress:
         while True:
             # Asked before the steps are read, so that none is missed.
             is_over = (folder / "summary.json").exists()
             records = _records(folder)
             if records and records[-1]["step"] < shown:
                 progress.say("the run went back to an earlier checkpoint")
-                shown, told = 0, 0
+                shown, told, seconds = 0, 0, 0.0
             for record in records:
                 if record["step"] > shown:
+                    seconds += record.get("time/step_s", 0.0)
                     shown = int(record["step"])
                     progress.update(shown, record)
             found = alarms(records)

@@ -1,7 +1,8 @@
 """What a person should be told about a run while it can still be helped, from the lines of its record.
 
 Every rule looks at the mean of ``WINDOW`` steps; those that speak of change compare it with the run's first
-``WINDOW`` steps. An alarm is told at the step where its rule begins to hold, and again only after it let go.
+``WINDOW`` steps. An alarm is told at the step where its rule begins to hold, and again only after it
+did not hold for ``QUIET`` steps, so that a value that moves about its limit is told once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 Record = dict[str, float]
 
-WINDOW = 5  # steps
+WINDOW, QUIET = 5, 20  # steps
 COLLAPSED, EXPLODED, RUNAWAY = 0.2, 3.0, 2.0  # times the value at the start
 MISMATCH_K3 = 0.01  # nats a token
 NO_SIGNAL, CUT = 0.8, 0.5  # shares of groups, of responses
@@ -41,13 +42,13 @@ def alarms(records: Sequence[Record]) -> list[Alarm]:
 
 
 def _of_rule(rule: Rule, records: Sequence[Record]) -> list[Alarm]:
-    found, held = [], False
+    found, quiet = [], QUIET
     for end in range(WINDOW, len(records) + 1):
         holds = rule.holds(records[:WINDOW], records[end - WINDOW : end])
-        if holds and not held:
+        if holds and quiet >= QUIET:
             step = int(records[end - 1]["step"])
             found.append(Alarm(step, rule.name, rule.cause, rule.advice))
-        held = holds
+        quiet = 0 if holds else quiet + 1
     return found
 
 

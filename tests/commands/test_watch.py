@@ -17,7 +17,7 @@ def a_run(path: Path, steps: int) -> Path:
     (path / "config.yaml").write_text("steps: 9\n")
     with JsonLinesWriter(path / "metrics.jsonl") as writer:
         for step in range(1, steps + 1):
-            writer.write(step, {"reward/mean": 0.5, "length/truncated": 1.0})
+            writer.write(step, {"reward/mean": 0.5, "length/truncated": 1.0, "time/step_s": 4.0})
     return path
 
 
@@ -30,6 +30,7 @@ def shown(*words: str) -> str:
 def test_steps_and_alarms_are_plain_lines_in_a_pipe(tmp_path: Path) -> None:
     lines = shown(str(a_run(tmp_path, 6)), "--once").splitlines()
     assert [line.split("  ")[0] for line in lines[:6]] == [f"step {step}/9" for step in range(1, 7)]
+    assert lines[5].endswith("4.00 s/step  left 12s")  # three more of four seconds
     assert lines[6].startswith("alarm  step 5: responses cut: ")
     assert len(lines) == 7
 

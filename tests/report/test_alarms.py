@@ -51,8 +51,10 @@ def test_a_healthy_run_and_a_short_one_ring_nothing() -> None:
     assert alarms([]) == []
 
 
-def test_an_alarm_that_let_go_may_ring_again() -> None:
-    assert [step for step, _ in rung(run("length/truncated", [1.0] * 5 + [0.0] * 5 + [1.0] * 5))] == [5, 13]
+def test_an_alarm_rings_again_only_after_twenty_steps_of_quiet() -> None:
+    # Means of steps 8 to 32 are at most 0.4, of step 33 0.6.
+    assert [step for step, _ in rung(run("length/truncated", [1.0] * 5 + [0.0] * 5 + [1.0] * 5))] == [5]
+    assert [step for step, _ in rung(run("length/truncated", [1.0] * 5 + [0.0] * 25 + [1.0] * 5))] == [5, 33]
 
 
 def test_a_metric_that_is_not_reported_rings_nothing() -> None:
