@@ -17,6 +17,7 @@ USAGE = """usage: megaent COMMAND …
   train -m [key=a,b …]         a sweep: one run for every combination
   train --cfg [key=value …]    print the resolved configuration and stop
   resume DIR [key=value …]     continue a run, also under another parallel layout
+  watch DIR                    the steps and alarms of a run of another process, from its files alone
   demo [key=value …]           three methods from one warm-up, side by side, in minutes on a CPU
   evaluate RUN|FOLDER data=…   pass@k and its kin, lengths, entropy; every response kept (--help)
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "resume": _resume,
+        "watch": _watch,
         "demo": _demo,
         "evaluate": _evaluate,
         "data": _data,
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan")
+    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan", "watch")
     asks_for_help = not explains_itself and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
@@ -147,6 +149,12 @@ def _resume(words: list[str]) -> int:
 
     resume(words, _say)
     return 0
+
+
+def _watch(words: list[str]) -> int:
+    from megaent.commands.watch import watch
+
+    return watch(words)
 
 
 def _demo(words: list[str]) -> int:
