@@ -129,11 +129,12 @@ def _train(words: list[str]) -> int:
 
 
 def _sweep(words: list[str]) -> int:
-    """Hydra's sweepers and launchers start the runs; each job is an ordinary run in its own directory."""
+    """Each point is an ordinary run in its own directory, in a process of its own."""
     _say("reading the configuration of every run")
     from megaent.commands.sweep import sweep
 
-    return sweep(words)
+    sweep(words)
+    return 0
 
 
 def _resume(words: list[str]) -> int:
