@@ -20,6 +20,7 @@ USAGE = """usage: megaent COMMAND …
   demo [key=value …]           three methods from one warm-up, side by side, in minutes on a CPU
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   bench ops --device cpu|cuda  how fast the ops are here, and right; bench table shows it; each takes --help
+  report DIR…                  a run, several runs or a sweep as one HTML file that opens anywhere
   audit FILE|RUN               keys, answers and grades that a person should look at
   plan key=value …             memory, time and layout of a step before a machine is rented; takes --help
   doctor                       what is installed, which backends are used, what is missing
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": _demo,
         "convert": _convert,
         "bench": _bench,
+        "report": _report,
         "audit": _audit,
         "plan": _plan,
         "doctor": _doctor,
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    asks_for_help = words[0] not in ("bench", "audit", "plan") and ("--help" in words or "-h" in words)
+    own_help = ("bench", "report", "audit", "plan")
+    asks_for_help = words[0] not in own_help and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
         print(USAGE, end="", file=sys.stdout if is_known else sys.stderr)
@@ -169,6 +172,12 @@ def _bench(words: list[str]) -> int:
     from megaent.bench.command import bench
 
     return bench(words)
+
+
+def _report(words: list[str]) -> int:
+    from megaent.commands.report import report
+
+    return report(words, _say)
 
 
 def _audit(words: list[str]) -> int:

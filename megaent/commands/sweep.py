@@ -113,8 +113,10 @@ def _held(folder: Path) -> Iterator[None]:
         directory.refuse_existing()
         directory.hold()
         (folder / STOPS).unlink(missing_ok=True)
-        yield
-        (folder / STOPS).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / STOPS).unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"sweep.dir={folder} cannot be written: {error.strerror or error}") from error
 

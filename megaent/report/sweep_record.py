@@ -21,6 +21,7 @@ SWEEP = "sweep.json"
 OUTCOME = "outcome.json"
 OUTPUT = "output.txt"
 FORMAT = 1
+_ONE = "the one setting"
 
 FINISHED, STOPPED, FAILED, REFUSED, UNFINISHED = "finished", "stopped", "failed", "refused", "unfinished"
 
@@ -34,12 +35,12 @@ class Point:
 
     @property
     def name(self) -> str:
-        return ",".join(self.words) or "all defaults"
+        return ",".join(self.words) or _ONE
 
     @property
     def but_for_the_seed(self) -> str:
         """The name that points of several seeds have in common."""
-        return ",".join(word for word in self.words if not word.startswith("seed=")) or "all defaults"
+        return ",".join(word for word in self.words if not word.startswith("seed=")) or _ONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
