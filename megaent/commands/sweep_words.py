@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 from megaent.config.composition import text_keys
@@ -77,7 +77,7 @@ def _parsed(word: str) -> Override:
 
 
 def _choices(override: Override, word: str) -> list[str]:
-    if override.is_discrete_sweep() and "glob" not in override.value_type.name.lower():
+    if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
         return list(override.sweep_string_iterator())
     raise ConfigError(
         f"{word}: a sweep takes every combination; list the choices: {override.key_or_group}=a,b"

@@ -14,6 +14,7 @@ from megaent.report.svg import Line, line_chart
 from megaent.report.sweep_table import FORMS, numbers_of, show, source_of
 
 MOST_LINES = NUM_COLOURS
+_LONGEST_LABEL = 22  # characters in a picture
 _OWN = ("seed", "run.dir", "run.name")  # what runs of one setting may differ in
 
 CURVES = (  # title, unit, metric
@@ -69,16 +70,24 @@ def _overview(runs: Mapping[str, RunFiles]) -> list[str]:
 def curves(groups: Mapping[str, Sequence[RunFiles]]) -> list[str]:
     """One line a group, the mean over its runs at the steps that all of them have reported."""
     shown = dict(list(groups.items())[:MOST_LINES])
+    are_long = any(len(name) > _LONGEST_LABEL for name in shown)
+    labels = {name: str(number) if are_long else name for number, name in enumerate(shown, start=1)}
     parts = []
     for number, (title, unit, metric) in enumerate(CURVES):
-        lines = [line for name, runs in shown.items() if (line := _mean_line(name, runs, metric))]
+        lines = [line for name, runs in shown.items() if (line := _mean_line(labels[name], runs, metric))]
         if lines:
             words = in_words(lines, unit)
             svg = line_chart(f"over{number}", lines, title=title, unit=unit, words=words)
             parts.append(f"<figure><figcaption>{title}</figcaption>{svg}{_ends(lines, metric)}</figure>")
     left_out = len(groups) - len(shown)
-    told = [paragraph(f"The first {len(shown)} of {len(groups)} are drawn.")] if left_out else []
+    told = [_key(labels)] if are_long else []
+    told += [paragraph(f"The first {len(shown)} of {len(groups)} are drawn.")] if left_out else []
     return [*told, figures(parts)] if parts else [paragraph("No step has ended in any of them.")]
+
+
+def _key(labels: Mapping[str, str]) -> str:
+    """What the numbers in the pictures stand for, where names are too long for them."""
+    return table(("line", "runs"), [[label, name] for name, label in labels.items()], caption="Lines")
 
 
 def _mean_line(name: str, runs: Sequence[RunFiles], metric: str) -> Line | None:

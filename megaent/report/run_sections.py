@@ -107,7 +107,7 @@ def run_sections(run: RunFiles) -> list[Section]:
         Section(heading="How it went", parts=tuple(_state(run))),
         Section(heading="Curves", parts=(_charts(run, PANELS, "curve"),)),
         Section(heading="What it took", parts=tuple(_cost(run))),
-        Section(heading="The method", parts=(preformatted(run.method.rstrip(), label="The method"),)),
+        Section(heading="The method", parts=tuple(_method(run))),
         Section(heading="The last responses kept", parts=_responses(run)),
         Section(heading="Configuration", parts=tuple(_configuration(run))),
         Section(heading="Checkpoints", parts=(_checkpoints(run),)),
@@ -221,6 +221,15 @@ def _cost(run: RunFiles) -> list[str]:
     headings = ("verb", "seconds, mean", "seconds in all", "share", "peak memory, GiB")
     parts = [table(headings, rows, caption="Time and memory by verb, rank 0")] if rows else []
     return [*parts, _charts(run, _COST, "cost")]
+
+
+def _method(run: RunFiles) -> list[str]:
+    """In words, then the pieces it is made of: method.txt holds the pieces, an empty line and the words."""
+    pieces, _, words = run.method.strip().partition("\n\n")
+    if not words:
+        return [preformatted(pieces, label="The method")]
+    shown = [paragraph(line) for line in words.splitlines()]
+    return [*shown, folded("Its pieces", preformatted(pieces, label="The pieces of the method"))]
 
 
 def _responses(run: RunFiles) -> tuple[str, ...]:

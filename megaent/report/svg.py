@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from megaent.errors import MissingDependency
@@ -49,15 +50,22 @@ def line_chart(name: str, lines: Sequence[Line], *, title: str, unit: str, words
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise MissingDependency("matplotlib is not installed; run `pip install 'megaent[train]'`") from error
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": True, "text.parse_math": False}
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "path.simplify": True,
+        "text.parse_math": False,
+    }
     settings |= {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name in a script that the measuring font lacks
         figure = Figure(figsize=(4.4, 2.9), layout="constrained", facecolor="none")
         axes = figure.subplots()
         for index, line in enumerate(lines):
-            _draw(axes, line, _COLOURS[index % NUM_COLOURS], _DASHES[index // 2 % len(_DASHES)])
+            _draw(axes, line, _COLOURS[index % NUM_COLOURS], _DASHES[index % len(_DASHES)])
         axes.set_xlabel("step", fontsize=9, color=_INK)
         axes.set_ylabel(unit, fontsize=9, color=_INK)
         axes.set_facecolor("none")
@@ -66,7 +74,9 @@ def line_chart(name: str, lines: Sequence[Line], *, title: str, unit: str, words
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.margins(x=0.01)
+        _set_range(axes, lines)
         if len(lines) > 1:
             axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
         file = io.BytesIO()
@@ -90,8 +100,20 @@ def _draw(axes: Axes, line: Line, colour: str, dashes: str) -> None:
         linewidth=1.7,
         linestyle=dashes,
         marker=marker,
-        label=f"\u200a{line.label}",  # matplotlib hides a label that begins with an underscore
+        label=_plain(line.label),
     )
+
+
+def _plain(label: str) -> str:
+    """Without what XML cannot hold; matplotlib would hide a label that begins with an underscore."""
+    return "\u200a" + "".join(letter if letter.isprintable() else "\ufffd" for letter in label)
+
+
+def _set_range(axes: Axes, lines: Sequence[Line]) -> None:
+    """From 0 where nothing is below it and the curves come near it."""
+    values = [value for line in lines for value in (*line.values, *line.low, *line.high)]
+    if 0 <= min(values) <= max(values) / 4:
+        axes.set_ylim(bottom=0, top=None if max(values) > 0 else 1)
 
 
 def _thin(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
