@@ -104,7 +104,7 @@ def _ends(lines: Sequence[Line], metric: str) -> str:
     rows: list[list[Cell]] = [
         [line.label, Number(line.values[0]), Number(line.values[-1]), f"{line.steps[-1]:g}"] for line in lines
     ]
-    headings = ("", "first", "last", "at step")
+    headings = ("line", "first", "last", "at step")
     return folded("Numbers", table(headings, rows, caption=metric))
 
 

@@ -15,11 +15,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from megaent.durable import replace_file, sync
 from megaent.errors import DataError, MissingDependency, NumericsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_]+)*")
 

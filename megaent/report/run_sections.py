@@ -66,7 +66,12 @@ PANELS = (
     Panel(
         title="Mismatch of trainer and engine",
         unit="nats, absolute",
-        curves=(("mismatch/mean_abs", "mean"), ("mismatch/max_abs", "largest")),
+        curves=(("mismatch/mean_abs", "mean"),),
+    ),
+    Panel(
+        title="Largest mismatch of a token",
+        unit="nats, absolute",
+        curves=(("mismatch/max_abs", "largest"),),
     ),
     Panel(
         title="Tokens held by the clip",
@@ -142,7 +147,7 @@ def _state(run: RunFiles) -> list[str]:
     ]
     if rows:
         caption = "Held-out prompts before the first step and after the last"
-        parts.append(table(("", "before", "after"), rows, caption=caption))
+        parts.append(table(("measure", "before", "after"), rows, caption=caption))
     return parts
 
 
@@ -227,13 +232,13 @@ def _method(run: RunFiles) -> list[str]:
     """In words, then the pieces it is made of: method.txt holds the pieces, an empty line and the words."""
     pieces, _, words = run.method.strip().partition("\n\n")
     if not words:
-        return [preformatted(pieces, label="The method")]
+        return [preformatted(pieces, label="method.txt")]
     shown = [paragraph(line) for line in words.splitlines()]
     return [*shown, folded("Its pieces", preformatted(pieces, label="The pieces of the method"))]
 
 
 def _responses(run: RunFiles) -> tuple[str, ...]:
-    return (preformatted(run.responses, label="The last responses kept"),)
+    return (preformatted(run.responses, label="responses.md, its last step"),)
 
 
 def _configuration(run: RunFiles) -> list[str]:
