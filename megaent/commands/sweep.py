@@ -17,9 +17,9 @@ from types import FrameType
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.initialize import initialize_config_dir
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from rich.console import Console
 
@@ -52,6 +52,7 @@ def sweep(words: Sequence[str]) -> None:
     register()
     asked, console = read_words(words), Console(highlight=False)
     _require_same_sweep(asked)
+    launcher = _launcher(asked)
     waiting = [point for point in asked.points if not _is_finished(asked.folder, point)]
     refused = _refusals(asked, waiting)
     if len(refused) == len(asked.points):
@@ -61,7 +62,8 @@ def sweep(words: Sequence[str]) -> None:
         _write_points(asked, refused)
         _announce(asked, runnable, refused, console)
         with _signals(asked.folder):
-            returned = _launch(asked, runnable) if runnable else ()
+            words = [_job_words(asked, point) for point in runnable]
+            returned = launcher.launch(words, initial_job_idx=0) if runnable else ()
             signals = stops(asked.folder)
         _conclude(asked.folder, console)
         for job in returned:
@@ -161,32 +163,30 @@ def _signals(folder: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _launch(asked: SweepWords, points: Sequence[Point]) -> Sequence[JobReturn]:
+def _launcher(asked: SweepWords) -> Launcher:
+    """Hydra's, with the options that the words give it. Raises ConfigError where it is not installed."""
     job = PointJob(
-        sweep=asked.folder, names={point.folder: point.name for point in points}, owner=os.getpid()
+        sweep=asked.folder, names={point.folder: point.name for point in asked.points}, owner=os.getpid()
     )
-    words = [
-        [
-            *expand_method_options([*asked.common, *point.words]),
-            f"hydra.sweep.subdir={quoted(point.folder)}",
-        ]
-        for point in points
-    ]
     settings = [*asked.launcher, "hydra/hydra_logging=none", f"hydra.sweep.dir={quoted(str(asked.folder))}"]
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             config = loader.load_configuration(ROOT, overrides=settings, run_mode=RunMode.MULTIRUN)
             context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
-            launcher = Plugins.instance().instantiate_launcher(
+            return Plugins.instance().instantiate_launcher(
                 hydra_context=context, task_function=job, config=config
             )
-            return launcher.launch(words, initial_job_idx=0)
     except HydraException as error:
-        cause = " ".join(str(error).split())
+        cause = " ".join(str(error).split()).split(" Config search path")[0]
         raise ConfigError(
             f"{cause}; launchers beside Hydra's own come with `pip install 'megaent[sweeps]'`"
         ) from error
+
+
+def _job_words(asked: SweepWords, point: Point) -> list[str]:
+    chosen = expand_method_options([*asked.common, *point.words])
+    return [*chosen, f"hydra.sweep.subdir={quoted(point.folder)}"]
 
 
 # ---------------------------------------------------------------- after

@@ -142,7 +142,7 @@ def _style() -> str:
         ".scroll{overflow-x:auto;max-width:100%}table{border-collapse:collapse;margin:.5rem 0}"
         "caption{text-align:left;color:var(--faint);padding-bottom:.2rem}"
         "th,td{border-bottom:1px solid var(--rule);padding:.2rem .7rem .2rem 0;text-align:left;"
-        "vertical-align:top;font-variant-numeric:tabular-nums;overflow-wrap:anywhere;max-width:40rem}"
+        "vertical-align:top;font-variant-numeric:tabular-nums;overflow-wrap:break-word;max-width:40rem}"
         "tbody th{font-weight:500}.number{text-align:right}"
         "pre{overflow:auto;max-height:30rem;border:1px solid var(--rule);padding:.6rem;white-space:pre-wrap;"
         "overflow-wrap:anywhere}summary{cursor:pointer}.notes{border-left:4px solid var(--c1);}"

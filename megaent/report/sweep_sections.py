@@ -33,7 +33,12 @@ def sweep_sections(record: SweepRecord, points: Sequence[PointFiles]) -> list[Se
 
 def _unfinished(points: Sequence[PointFiles]) -> str:
     rows = [
-        [point.point.name, point.outcome.state, str(point.outcome.exit_code), point.outcome.message or "-"]
+        [
+            point.point.name,
+            point.outcome.state,
+            str(point.outcome.exit_code or "-"),
+            point.outcome.message or "-",
+        ]
         for point in points
         if point.outcome.state != FINISHED
     ]
@@ -45,12 +50,20 @@ def _unfinished(points: Sequence[PointFiles]) -> str:
 
 
 def _groups(points: Sequence[PointFiles]) -> dict[str, list[RunFiles]]:
-    """Runs by setting, those of several seeds together; what has no step yet has no curve."""
-    groups: dict[str, list[RunFiles]] = {}
+    """Runs by setting, those of several seeds together: the finished ones, or where none is, those under way.
+
+    What has no step yet has no curve.
+    """
+    groups: dict[str, list[PointFiles]] = {}
     for point in points:
         if point.run is not None and point.run.metrics:
-            groups.setdefault(point.point.but_for_the_seed, []).append(point.run)
-    return groups
+            groups.setdefault(point.point.but_for_the_seed, []).append(point)
+    return {name: _finished_or_all(group) for name, group in groups.items()}
+
+
+def _finished_or_all(points: Sequence[PointFiles]) -> list[RunFiles]:
+    finished = [point for point in points if point.outcome.state == FINISHED]
+    return [point.run for point in finished or points if point.run is not None]
 
 
 def _every(points: Sequence[PointFiles]) -> str:

@@ -107,6 +107,14 @@ def test_what_no_point_can_be_is_refused_before_anything_is_made(program: Progra
     assert not (program.folder / "nowhere").exists()
 
 
+def test_a_launcher_that_is_not_there_is_refused_before_anything_is_made(program: Program) -> None:
+    outcome = program.run("train", "-m", *DEMO, "hydra/launcher=teleport", "seed=0,1", "sweep.dir=nowhere")
+    assert outcome.code == 2
+    assert "Could not find 'hydra/launcher/teleport'" in outcome.err
+    assert "megaent[sweeps]" in outcome.err
+    assert not (program.folder / "nowhere").exists()
+
+
 def test_a_short_option_belongs_to_each_points_own_method() -> None:
     asked = read_words(["experiment=demo", "method=kl_cov,clip_cov", "method.fraction=0.5"])
     yamls = [compose_config([*asked.common, *point.words])[1] for point in asked.points]
