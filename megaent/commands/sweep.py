@@ -62,13 +62,13 @@ def sweep(words: Sequence[str]) -> None:
         _write_points(asked, refused)
         _announce(asked, runnable, refused, console)
         with _signals(asked.folder):
-            words = [_job_words(asked, point) for point in runnable]
-            returned = launcher.launch(words, initial_job_idx=0) if runnable else ()
+            jobs = [_job_words(asked, point) for point in runnable]
+            returned = launcher.launch(jobs, initial_job_idx=0) if runnable else ()
             signals = stops(asked.folder)
-        _conclude(asked.folder, console)
+        _conclude(asked, console)
         for job in returned:
             _ = job.return_value  # raises what is a defect of ours and no outcome of a run
-        _raise_end(asked.folder, signals)
+        _raise_end(asked, signals)
 
 
 # ---------------------------------------------------------------- before
@@ -192,21 +192,24 @@ def _job_words(asked: SweepWords, point: Point) -> list[str]:
 # ---------------------------------------------------------------- after
 
 
-def _conclude(folder: Path, console: Console) -> None:
-    """The table, on the terminal and in sweep.md, then what failed and why."""
+def _conclude(asked: SweepWords, console: Console) -> None:
+    """The table of all that the directory holds, also in sweep.md; then what failed and why."""
+    folder = asked.folder
     points = points_of(folder, read_sweep(folder))
     rows, source = sweep_rows(points)
     replace_file(folder / "sweep.md", sweep_markdown(rows, source))
     console.print(sweep_table(rows, source))
     for point in points:
-        if point.outcome.is_failure:
+        if point.outcome.is_failure and point.point in asked.points:
             line = f"{point.outcome.state}: {point.point.name}: {point.outcome.message}"
             console.print(line, soft_wrap=True, markup=False)
     console.print(f"table  {folder / 'sweep.md'}", soft_wrap=True, markup=False)
 
 
-def _raise_end(folder: Path, signals: bytes) -> None:
-    outcomes = [read_outcome(folder / point.folder) for point in read_sweep(folder).points]
+def _raise_end(asked: SweepWords, signals: bytes) -> None:
+    """Of the points that were asked for; those of an earlier command with more choices do not count."""
+    folder = asked.folder
+    outcomes = [read_outcome(folder / point.folder) for point in asked.points]
     open_points = sum(outcome.state != FINISHED for outcome in outcomes)
     failed = sum(outcome.is_failure for outcome in outcomes)
     goes_on = f"the same command with sweep.dir={folder} goes on with them"

@@ -103,7 +103,8 @@ def _wait(process: subprocess.Popen[str], sweep: Path) -> int:
     """Its exit code; signals that the sweep gets meanwhile are passed on."""
     passed_on = 0
     while (code := process.poll()) is None:
-        for number in stops(sweep)[passed_on:]:
+        # One a turn: two of a kind at once would arrive as one.
+        for number in stops(sweep)[passed_on : passed_on + 1]:
             process.send_signal(number)
             passed_on += 1
         time.sleep(_LOOK_EVERY_S)

@@ -91,8 +91,11 @@ def test_the_table_has_both_seeds_in_one_row(continued: Outcome, folder: Path) -
 
 def test_finished_points_are_left_as_they_are(program: Program, continued: Outcome, folder: Path) -> None:
     before = [contents(folder / name) for name in POINTS]
+    more = program.run("train", *WORDS, "optim.minibatches=9,2,8", f"sweep.dir={folder}")
+    assert "4 of 6 points failed" in more.err, "choices may be added"
     again = program.run("train", *WORDS, f"sweep.dir={folder}")
     assert again.code == 9
+    assert "2 of 4 points failed" in again.err, "those that are not asked for again do not count"
     assert "2 finished before, 2 refused" in again.out
     assert [contents(folder / name) for name in POINTS] == before
     other = program.run("train", *WORDS, "optim.lr=1e-3", f"sweep.dir={folder}")
