@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from megaent.errors import DataError, MissingDependency, NumericsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LARGEST = sys.float_info.max
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_]+)*")
 
 
@@ -149,7 +151,8 @@ def _record(line: bytes) -> dict[str, float] | None:
     except ValueError:
         return None
     is_whole = isinstance(record, dict) and type(record.get("step")) is int and record["step"] > 0
-    if not is_whole or not all(type(v) in (int, float) and math.isfinite(v) for v in record.values()):
+    # Compared, not converted: an integer may be too large for a float.
+    if not is_whole or not all(type(v) in (int, float) and abs(v) <= _LARGEST for v in record.values()):
         return None
     return record
 

@@ -25,6 +25,7 @@ LAST_SHARE = 0.1
 _MARKS = ("command.json", "metrics.jsonl", "config.yaml")
 _CHECKPOINT = re.compile(r"step-(\d{8,})")
 _MOST_RESPONSES = 40_000  # characters
+_MOST_LACKING = 10_000  # steps that are named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,12 +126,15 @@ def _read_metrics(run: RunFiles) -> None:
     if is_torn:
         run.notes.append("The last line of metrics.jsonl is cut and left out: a step was being written.")
     if num_foreign:
-        run.notes.append(f"{num_foreign} lines of metrics.jsonl are no step's and are left out.")
+        run.notes.append(f"Lines of metrics.jsonl that are no step's and are left out: {num_foreign}.")
     if not run.metrics:
         run.notes.append("metrics.jsonl holds no finished step.")
-    lacking = [step for step in range(1, run.steps + 1) if step not in by_step]
-    if lacking:
+    num_lacking = run.steps - len(run.metrics)
+    if 0 < num_lacking <= _MOST_LACKING:
+        lacking = [step for step in range(1, run.steps + 1) if step not in by_step]
         run.notes.append(f"metrics.jsonl lacks {step_ranges(lacking)}.")
+    elif num_lacking:
+        run.notes.append(f"metrics.jsonl lacks {num_lacking} of {run.steps} steps.")
 
 
 def _read_summary(run: RunFiles) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST_POINTS = 400
 """Points of a line; of more steps each point is the mean over as many neighbours as it takes."""
 
+_FARTHEST = 1e100  # of a value that is drawn: axes overflow before numbers do
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}"
 # Colours that nothing else has; each becomes one of the page's.
@@ -118,6 +119,7 @@ def _set_range(axes: Axes, lines: Sequence[Line]) -> None:
 
 def _thin(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
     """Means over neighbours, so that at most ``MOST_POINTS`` are left."""
+    values = [max(-_FARTHEST, min(_FARTHEST, value)) for value in values]
     size = -(-len(steps) // MOST_POINTS)
     if size <= 1:
         return list(steps), list(values)

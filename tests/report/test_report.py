@@ -199,7 +199,7 @@ def test_damage_is_told_and_the_rest_is_shown(tmp_path: Path) -> None:
     (run / "summary.json").write_text('{"before": 3}')
     page = page_of(run, out=tmp_path / "r.html")
     text = page.text()
-    assert "2 lines of metrics.jsonl are no step's" in text
+    assert "that are no step's and are left out: 2" in text
     assert "lacks step 3" in text
     for name in ("config.yaml", "command.json", "summary.json"):
         assert f"{name} cannot be read and is left out" in text
@@ -340,3 +340,20 @@ def test_checkpoints_are_listed_with_their_size(tmp_path: Path) -> None:
     (checkpoint,) = read_run(run).checkpoints
     assert (checkpoint.step, checkpoint.num_bytes) == (30, 1000)
     assert 0.001 in numbers(page_of(run, out=tmp_path / "r.html"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([{"step": 1, "reward/mean": 1e308}, {"step": 2, "reward/mean": -1e308}], "In per response"),
+        ([{"step": 1, "entropy/mean": 10**400}], "that are no step's and are left out: 1"),
+        ([{"step": 10**12, "entropy/mean": 1}], "lacks 999999999999 of 1000000000000 steps"),
+        ([{"step": 1, "time/step_s": 0, "time/update_s": 0}], "What it took"),
+        ([{"step": 3, "evaluate/accuracy": 0.5, "evaluate/accuracy_low": 0.4}], "lacks steps 1 to 2"),
+        ([{"step": 1}], "How it went"),
+    ],
+)
+def test_what_no_run_writes_is_no_traceback(tmp_path: Path, lines: list[dict[str, float]], said: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert said in page_of(run, out=tmp_path / "r.html").text()
