@@ -22,6 +22,7 @@ USAGE = """usage: megaent COMMAND …
   evaluate RUN|FOLDER data=…   pass@k and its kin, lengths, entropy; every response kept (--help)
   convert SOURCE TARGET        a run's newest checkpoint, or a Hugging Face folder, to the other form
   bench ops --device cpu|cuda  how fast the ops are here, and right; bench table shows it; each takes --help
+  report DIR…                  a run, several runs or a sweep as one HTML file that opens anywhere
   audit FILE|RUN               keys, answers and grades that a person should look at
   data FILE [against=FILE]     forms, keys, lengths, copies and contaminated rows of a set (--help)
   plan key=value …             memory, time and layout of a step before a machine is rented; takes --help
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "data": _data,
         "convert": _convert,
         "bench": _bench,
+        "report": _report,
         "audit": _audit,
         "plan": _plan,
         "doctor": _doctor,
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan", "watch")
+    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan", "report", "watch")
     asks_for_help = not explains_itself and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
@@ -136,11 +138,12 @@ def _train(words: list[str]) -> int:
 
 
 def _sweep(words: list[str]) -> int:
-    """Hydra's sweepers and launchers start the runs; each job is an ordinary run in its own directory."""
+    """Each point is an ordinary run in its own directory, in a process of its own."""
     _say("reading the configuration of every run")
     from megaent.commands.sweep import sweep
 
-    return sweep(words)
+    sweep(words)
+    return 0
 
 
 def _resume(words: list[str]) -> int:
@@ -195,6 +198,12 @@ def _bench(words: list[str]) -> int:
     from megaent.bench.command import bench
 
     return bench(words)
+
+
+def _report(words: list[str]) -> int:
+    from megaent.commands.report import report
+
+    return report(words, _say)
 
 
 def _audit(words: list[str]) -> int:

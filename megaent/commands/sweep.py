@@ -1,41 +1,222 @@
-"""``megaent train -m``: Hydra's sweeper and launcher start one ordinary run per combination."""
+"""``megaent train -m``: every combination of the choices is one ordinary run in a process of its own.
+
+Hydra's grammar says what the choices are and its launcher how many runs go on at once; which points there
+are, which are done, and what becomes of one that fails is said here. A value that is refused, an error, a
+crash and a kill are outcomes of one point, and end no other.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.initialize import initialize_config_dir
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
+from rich.console import Console
 
 from megaent import config_folder
-from megaent.config.composition import ROOT, expand_method_options, register, text_keys, to_typed
-from megaent.config.overrides import as_typed
-from megaent.config.paths import with_absolute_paths
-from megaent.errors import MegaentError
+from megaent.commands.sweep_point import STOPS, PointJob, stops
+from megaent.commands.sweep_words import SweepWords, read_words
+from megaent.config.composition import ROOT, compose_config, expand_method_options, register
+from megaent.config.overrides import quoted
+from megaent.durable import replace_file
+from megaent.errors import ConfigError, MegaentError, RunError, Stopped
+from megaent.report.sweep_record import (
+    FINISHED,
+    REFUSED,
+    SWEEP,
+    Outcome,
+    Point,
+    read_outcome,
+    read_sweep,
+    write_outcome,
+    write_sweep,
+)
+from megaent.report.sweep_table import points_of, sweep_markdown, sweep_rows, sweep_table
+from megaent.run.command_record import COMMAND
 
 
-def sweep(words: Sequence[str]) -> int:
-    """Run every combination, each in ``<sweep dir>/<number>``; 0 when all succeeded."""
+def sweep(words: Sequence[str]) -> None:
+    """Run every point that is not finished. Raises RunError when one failed, Stopped after a signal."""
+    if "RANK" in os.environ:
+        raise ConfigError("a sweep starts its runs itself and is not started by torchrun")
     register()
-    flags = [word for word in words if word.startswith("-")]
-    given = expand_method_options([word for word in words if not word.startswith("-")])
-    overrides = as_typed(given, text_keys=text_keys(), is_sweep=True)
-    sys.argv = ["megaent", *flags, *overrides]
-    hydra.main(config_path=str(config_folder()), config_name=ROOT, version_base="1.3")(_job)()
-    return 0
+    asked, console = read_words(words), Console(highlight=False)
+    _require_same_sweep(asked)
+    launcher = _launcher(asked)
+    waiting = [point for point in asked.points if not _is_finished(asked.folder, point)]
+    refused = _refusals(asked, waiting)
+    if len(refused) == len(asked.points):
+        raise next(iter(refused.values()))
+    runnable = [point for point in waiting if point not in refused]
+    with _held(asked.folder):
+        _write_points(asked, refused)
+        _announce(asked, runnable, refused, console)
+        with _signals(asked.folder):
+            jobs = [_job_words(asked, point) for point in runnable]
+            returned = launcher.launch(jobs, initial_job_idx=0) if runnable else ()
+            signals = stops(asked.folder)
+        _conclude(asked, console)
+        for job in returned:
+            _ = job.return_value  # raises what is a defect of ours and no outcome of a run
+        _raise_end(asked, signals)
 
 
-def _job(composed: DictConfig) -> None:
-    from megaent.run.run import train
+# ---------------------------------------------------------------- before
 
-    job = HydraConfig.get()
-    with open_dict(composed):
-        composed.run.dir = job.runtime.output_dir
+
+def _require_same_sweep(asked: SweepWords) -> None:
+    """What a directory holds is gone on with, or added to; never mixed with runs of other settings."""
+    if not (asked.folder / SWEEP).exists():
+        return
+    before = set(read_sweep(asked.folder).common)
+    if before != set(asked.common):
+        changed = " ".join(sorted(before ^ set(asked.common)))
+        raise ConfigError(
+            f"sweep.dir={asked.folder} holds a sweep of other settings (not in both: {changed}); give "
+            "the same words, with more choices if you like, or choose another sweep.dir"
+        )
+
+
+def _is_finished(folder: Path, point: Point) -> bool:
+    path = folder / point.folder
+    return read_outcome(path).state == FINISHED and (path / COMMAND).exists()
+
+
+def _refusals(asked: SweepWords, points: Sequence[Point]) -> dict[Point, MegaentError]:
+    """The points whose configuration is refused; a run that began before is left to ``resume``."""
+    refused = {}
+    for point in points:
+        if not (asked.folder / point.folder / COMMAND).exists():
+            try:
+                compose_config([*asked.common, *point.words], check_files=True)
+            except MegaentError as error:
+                refused[point] = error
+    return refused
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """The directory for this sweep alone."""
+    from megaent.run.directory import RunDirectory
+
     try:
-        config, text = to_typed(composed, check_files=True), OmegaConf.to_yaml(composed)
-        train(config, text, with_absolute_paths(job.overrides.task, text))
-    except MegaentError as error:
-        # Hydra would print a traceback for anything but an exit.
-        raise SystemExit(f"megaent: {error}") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        directory = RunDirectory(folder)
+        directory.refuse_existing()
+        directory.hold()
+        (folder / STOPS).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (folder / STOPS).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"sweep.dir={folder} cannot be written: {error.strerror or error}") from error
+
+
+def _write_points(asked: SweepWords, refused: dict[Point, MegaentError]) -> None:
+    known = list(read_sweep(asked.folder).points) if (asked.folder / SWEEP).exists() else []
+    write_sweep(asked.folder, asked.common, list(dict.fromkeys([*known, *asked.points])))
+    for point, error in refused.items():
+        outcome = Outcome(state=REFUSED, exit_code=error.exit_code, message=str(error))
+        write_outcome(asked.folder / point.folder, outcome)
+
+
+def _announce(
+    asked: SweepWords, runnable: Sequence[Point], refused: dict[Point, MegaentError], console: Console
+) -> None:
+    resumed = sum((asked.folder / point.folder / COMMAND).exists() for point in runnable)
+    finished = len(asked.points) - len(runnable) - len(refused)
+    parts = {"finished before": finished, "refused": len(refused), "resumed": resumed}
+    parts["started"] = len(runnable) - resumed
+    counts = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
+    console.print(f"{len(asked.points)} points in {asked.folder}: {counts}", soft_wrap=True, markup=False)
+
+
+# ---------------------------------------------------------------- under way
+
+
+@contextmanager
+def _signals(folder: Path) -> Iterator[None]:
+    """SIGINT and SIGTERM are written down, for every process that runs a point to pass on."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        handle = os.open(folder / STOPS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.write(handle, bytes([number]))
+        os.close(handle)
+        os.write(2, b"\nmegaent: runs under way are asked to stop; a second signal leaves at once\n")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _launcher(asked: SweepWords) -> Launcher:
+    """Hydra's, with the options that the words give it. Raises ConfigError where it is not installed."""
+    job = PointJob(
+        sweep=asked.folder, names={point.folder: point.name for point in asked.points}, owner=os.getpid()
+    )
+    settings = [*asked.launcher, "hydra/hydra_logging=none", f"hydra.sweep.dir={quoted(str(asked.folder))}"]
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            config = loader.load_configuration(ROOT, overrides=settings, run_mode=RunMode.MULTIRUN)
+            context = HydraContext(config_loader=loader, callbacks=Callbacks(config))
+            return Plugins.instance().instantiate_launcher(
+                hydra_context=context, task_function=job, config=config
+            )
+    except HydraException as error:
+        cause = " ".join(str(error).split()).split(" Config search path")[0]
+        raise ConfigError(
+            f"{cause}; launchers beside Hydra's own come with `pip install 'megaent[sweeps]'`"
+        ) from error
+
+
+def _job_words(asked: SweepWords, point: Point) -> list[str]:
+    chosen = expand_method_options([*asked.common, *point.words])
+    return [*chosen, f"hydra.sweep.subdir={quoted(point.folder)}"]
+
+
+# ---------------------------------------------------------------- after
+
+
+def _conclude(asked: SweepWords, console: Console) -> None:
+    """The table of all that the directory holds, also in sweep.md; then what failed and why."""
+    folder = asked.folder
+    points = points_of(folder, read_sweep(folder))
+    rows, source = sweep_rows(points)
+    replace_file(folder / "sweep.md", sweep_markdown(rows, source))
+    console.print(sweep_table(rows, source))
+    for point in points:
+        if point.outcome.is_failure and point.point in asked.points:
+            line = f"{point.outcome.state}: {point.point.name}: {point.outcome.message}"
+            console.print(line, soft_wrap=True, markup=False)
+    console.print(f"table  {folder / 'sweep.md'}", soft_wrap=True, markup=False)
+
+
+def _raise_end(asked: SweepWords, signals: bytes) -> None:
+    """Of the points that were asked for; those of an earlier command with more choices do not count."""
+    folder = asked.folder
+    outcomes = [read_outcome(folder / point.folder) for point in asked.points]
+    open_points = sum(outcome.state != FINISHED for outcome in outcomes)
+    failed = sum(outcome.is_failure for outcome in outcomes)
+    goes_on = f"the same command with sweep.dir={folder} goes on with them"
+    if signals:
+        code = 10 if len(signals) == 1 else 128 + signals[0]
+        raise Stopped(f"stopped with {open_points} of {len(outcomes)} points unfinished; {goes_on}", code)
+    if failed:
+        raise RunError(f"{failed} of {len(outcomes)} points failed; {goes_on}")
+    if open_points:
+        raise Stopped(f"{open_points} of {len(outcomes)} points were stopped; {goes_on}")

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from megaent.errors import NumericsError
+from megaent.report.interval import CONFIDENCE, student_quantile
 from megaent.types import Experience
-
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,46 +168,18 @@ def mean_interval(share_P: Sequence[float]) -> tuple[float, float]:
     num_prompts, mean = len(share_P), fmean(share_P)
     if len(set(share_P)) == 1:
         return _wilson(mean, num_prompts)
-    half_width = (
-        student_quantile(0.5 + _CONFIDENCE / 2, num_prompts - 1) * stdev(share_P) / math.sqrt(num_prompts)
-    )
+    error = stdev(share_P) / math.sqrt(num_prompts)
+    half_width = student_quantile(0.5 + CONFIDENCE / 2, num_prompts - 1) * error
     return max(0.0, mean - half_width), min(1.0, mean + half_width)
 
 
 def _wilson(mean: float, count: int) -> tuple[float, float]:
-    z2_per_count = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2) ** 2 / count
+    z2_per_count = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) ** 2 / count
     centre = mean + z2_per_count / 2
     half_width = math.sqrt(z2_per_count * mean * (1 - mean) + z2_per_count**2 / 4)
     scale = 1 + z2_per_count
     # At 0 and 1 an end is exact, up to rounding.
     return max(0.0, (centre - half_width) / scale), min(1.0, (centre + half_width) / scale)
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """The ``probability``-quantile, at least 0.5, of Student's t with ``freedom`` degrees of freedom."""
-    low, high = 0.0, math.pi / 2
-    # The distribution is a finite sum in the angle theta = atan(t / sqrt(freedom)); 60 halvings exhaust fp64.
-    for _ in range(60):
-        middle = (low + high) / 2
-        if 0.5 + _student_mass(middle, freedom) / 2 < probability:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _student_mass(theta: float, freedom: int) -> float:
-    """Probability that |t| < sqrt(freedom) tan(theta).
-
-    Abramowitz and Stegun 1964, "Handbook of mathematical functions", 26.7.3 and 26.7.4.
-    """
-    is_odd = freedom % 2
-    term, series = (math.cos(theta) if is_odd else 1.0), 0.0
-    for power in range(1 + is_odd, freedom, 2):
-        series += term
-        term *= math.cos(theta) ** 2 * power / (power + 1)
-    series *= math.sin(theta)
-    return 2 / math.pi * (theta + series) if is_odd else series
 
 
 # ---------------------------------------------------------------- what comes in

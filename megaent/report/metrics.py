@@ -11,16 +11,20 @@ import json
 import math
 import os
 import re
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from megaent.durable import replace_file, sync
 from megaent.errors import DataError, MissingDependency, NumericsError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LARGEST = sys.float_info.max
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z0-9_]+)*")
 
 
@@ -87,6 +91,16 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [_parse(line, path=path, number=number) for number, line in enumerate(lines, start=1)]
 
 
+def read_whole_lines(path: Path) -> tuple[list[dict[str, float]], bool, int]:
+    """The lines that are a step's, whether the last line is cut, and how many others are no step's.
+
+    For readers of a file that may be under way or damaged; ``read_metrics`` is for those who own it.
+    """
+    *lines, last = path.read_bytes().split(b"\n")
+    found = [_record(line) for line in lines if line.strip()]
+    return [record for record in found if record is not None], bool(last.strip()), found.count(None)
+
+
 def truncate_after(path: Path, step: int) -> list[str]:
     """Leave the lines of steps 1 to ``step``, each once and in order; a sentence for what is lost.
 
@@ -137,7 +151,8 @@ def _record(line: bytes) -> dict[str, float] | None:
     except ValueError:
         return None
     is_whole = isinstance(record, dict) and type(record.get("step")) is int and record["step"] > 0
-    if not is_whole or not all(type(v) in (int, float) and math.isfinite(v) for v in record.values()):
+    # Compared, not converted: an integer may be too large for a float.
+    if not is_whole or not all(type(v) in (int, float) and abs(v) <= _LARGEST for v in record.values()):
         return None
     return record
 

@@ -12,7 +12,7 @@ from support.byte_tokenizer import ROWS, save_tokenizer
 from support.real_shapes import REAL, save_shape
 
 # Third-party packages that a refusal may have cost; everything else waits until it is needed.
-ALLOWED = {"antlr4", "attr", "hydra", "omegaconf", "packaging", "yaml", "_yaml"}
+ALLOWED = {"antlr4", "attr", "hydra", "hydra_plugins", "omegaconf", "packaging", "yaml", "_yaml"}
 
 _REFUSED = """
 import sys

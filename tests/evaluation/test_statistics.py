@@ -22,7 +22,6 @@ from megaent.evaluation.statistics import (
     pass_at_k,
     prompt_outcomes,
     std_at_k,
-    student_quantile,
     summarise,
     worst_at_k,
 )
@@ -124,19 +123,6 @@ def test_correctness_must_be_a_table_of_bools(wrong: Tensor) -> None:
 
 
 # ---------------------------------------------------------------- the interval
-
-
-@pytest.mark.parametrize(
-    ("freedom", "quantile"),
-    # From printed tables of t(0.975).
-    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423), (120, 1.9799)],
-)
-def test_student_quantiles_are_the_printed_ones(freedom: int, quantile: float) -> None:
-    assert student_quantile(0.975, freedom) == pytest.approx(quantile, abs=5e-5)
-
-
-def test_student_quantile_approaches_the_normal_one() -> None:
-    assert student_quantile(0.975, 100_001) == pytest.approx(1.959964, abs=3e-5)
 
 
 def test_the_interval_is_students_over_the_prompts() -> None:

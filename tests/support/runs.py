@@ -98,6 +98,12 @@ class Running:
         """What ``kill PID`` does."""
         self._process.send_signal(number)
 
+    def signal_descendants(self, number: signal.Signals, *, said: str) -> None:
+        """To every process of this command whose command line holds ``said``."""
+        for pid, command in _marked(self._mark).items():
+            if said in command:
+                os.kill(pid, number)
+
     def descendants(self) -> tuple[str, ...]:
         """Command lines of every process of this command that is still alive."""
         return tuple(_marked(self._mark).values())

@@ -1,0 +1,169 @@
+"""Charts as SVG inside a page: drawn by matplotlib, with text as text and the page's own colours."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from megaent.errors import MissingDependency
+from megaent.report.curves import smooth
+from megaent.report.page import NUM_COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_POINTS = 400
+"""Points of a line; of more steps each point is the mean over as many neighbours as it takes."""
+
+_FARTHEST = 1e100  # of a value that is drawn: axes overflow before numbers do
+_SVG = "{http://www.w3.org/2000/svg}"
+_XLINK = "{http://www.w3.org/1999/xlink}"
+# Colours that nothing else has; each becomes one of the page's.
+_COLOURS = [f"#c0ffe{index}" for index in range(NUM_COLOURS)]
+_INK, _RULE = "#c0ffea", "#c0ffeb"
+_OF_PAGE = {colour: f"var(--c{index})" for index, colour in enumerate(_COLOURS)}
+_OF_PAGE |= {_INK: "currentColor", _RULE: "var(--rule)"}
+_DASHES = ("solid", "dashed", "dashdot", "dotted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve; ``low`` and ``high`` are the ends of an interval, where there is one."""
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+
+def line_chart(name: str, lines: Sequence[Line], *, title: str, unit: str, words: str) -> str:
+    """An ``<svg>`` whose ids begin with ``name``; ``words`` say what is to be seen, for who cannot see it.
+
+    Faint are the steps and full is their trend (``curves.smooth``) where a line has 20 points or more.
+    """
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+    except ImportError as error:
+        raise MissingDependency("matplotlib is not installed; run `pip install 'megaent[train]'`") from error
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "path.simplify": True,
+        "text.parse_math": False,
+    }
+    settings |= {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name in a script that the measuring font lacks
+        figure = Figure(figsize=(4.4, 2.9), layout="constrained", facecolor="none")
+        axes = figure.subplots()
+        for index, line in enumerate(lines):
+            _draw(axes, line, _COLOURS[index % NUM_COLOURS], _DASHES[index % len(_DASHES)])
+        axes.set_xlabel("step", fontsize=9, color=_INK)
+        axes.set_ylabel(unit, fontsize=9, color=_INK)
+        axes.set_facecolor("none")
+        axes.tick_params(labelsize=8, colors=_INK)
+        axes.grid(axis="y", color=_RULE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.margins(x=0.01)
+        _set_range(axes, lines)
+        if len(lines) > 1:
+            axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+        file = io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    return _inline(file.getvalue(), name, title=title, words=words)
+
+
+def _draw(axes: Axes, line: Line, colour: str, dashes: str) -> None:
+    steps, values = list(line.steps), list(line.values)
+    trend = smooth(values) if len(values) >= 20 else values
+    if line.low:
+        axes.fill_between(
+            *_thin(steps, line.low), _thin(steps, line.high)[1], color=colour, alpha=0.2, linewidth=0
+        )
+    elif trend is not values:
+        axes.plot(*_thin(steps, values), color=colour, alpha=0.3, linewidth=0.7)
+    marker = "." if len(values) < 20 else None
+    axes.plot(
+        *_thin(steps, trend),
+        color=colour,
+        linewidth=1.7,
+        linestyle=dashes,
+        marker=marker,
+        label=_plain(line.label),
+    )
+
+
+def _plain(label: str) -> str:
+    """Without what XML cannot hold; matplotlib would hide a label that begins with an underscore."""
+    return "\u200a" + "".join(letter if letter.isprintable() else "\ufffd" for letter in label)
+
+
+def _set_range(axes: Axes, lines: Sequence[Line]) -> None:
+    """From 0 where nothing is below it and the curves come near it."""
+    values = [value for line in lines for value in (*line.values, *line.low, *line.high)]
+    if 0 <= min(values) <= max(values) / 4:
+        axes.set_ylim(bottom=0, top=None if max(values) > 0 else 1)
+
+
+def _thin(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Means over neighbours, so that at most ``MOST_POINTS`` are left."""
+    values = [max(-_FARTHEST, min(_FARTHEST, value)) for value in values]
+    size = -(-len(steps) // MOST_POINTS)
+    if size <= 1:
+        return list(steps), list(values)
+    starts = range(0, len(steps), size)
+    return (
+        [_mean(steps[start : start + size]) for start in starts],
+        [_mean(values[start : start + size]) for start in starts],
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _inline(data: bytes, name: str, *, title: str, words: str) -> str:
+    """Matplotlib's file as an element of a page: ids of its own, no metadata, no style sheet."""
+    root = ElementTree.fromstring(data)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{_SVG}style", f"{_SVG}metadata"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            element.attrib[key.replace(_XLINK, "")] = _attribute(key, value, name)
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-words"}
+    for position, (tag, text) in enumerate((("title", title), ("desc", words))):
+        label = ElementTree.Element(tag, {"id": f"{name}-{'title' if tag == 'title' else 'words'}"})
+        label.text = text
+        root.insert(position, label)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _attribute(key: str, value: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key.endswith("href"):
+        return value.replace("#", f"#{name}-", 1)
+    if key == "d":
+        return re.sub(r"-?\d+\.\d+", lambda match: f"{float(match[0]):.1f}", " ".join(value.split()))
+    value = re.sub(r"url\(#", f"url(#{name}-", value)
+    for ours, of_page in _OF_PAGE.items():
+        value = value.replace(ours, of_page)
+    return value
