@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from megaent.evaluation.statistics import student_quantile
+from megaent.report.interval import student_quantile
 
 _MOST_STATES = 2**24  # of the exact distribution
 
