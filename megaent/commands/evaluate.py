@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +128,10 @@ class _Evaluation:
         """Every set is read before the first is answered: a mistake in the last one costs nothing."""
         sets = self.command.sets or ((),)
         plans = [self._plan(chosen) for chosen in sets]
-        if self.options.out and len(plans) > 1:
-            plans = [(*plan[:2], Path(self.options.out) / plan[2].name) for plan in plans]
+        _refuse_same_folder([folder for _, _, folder in plans])
+        if self.options.base:
+            for _, task, _ in plans:
+                _read_base(self.options.base, task.grader, {prompt.id for prompt in task.evaluation})
         try:
             for config, task, folder in plans:
                 self._evaluate(config, task, folder)
@@ -150,8 +152,7 @@ class _Evaluation:
         task = replace(task, evaluation=self._asked(config, task, is_chosen=bool(chosen)))
         if not task.evaluation:
             raise DataError("the task holds no prompt out to evaluate on; name a file by data=")
-        folder = Path(self.options.out) if self.options.out else self._folder(config)
-        return config, task, folder
+        return config, task, self._folder(config)
 
     def _config(self, chosen: tuple[str, ...]) -> TrainConfig:
         """A run without ``data=`` keeps its own task and engine; all else starts from the defaults."""
@@ -184,6 +185,8 @@ class _Evaluation:
         name = config.data.name
         path = getattr(config.data, "eval_path", "") or getattr(config.data, "path", "")
         name = Path(path).name.split(".")[0] if path else name
+        if self.options.out:
+            return Path(self.options.out) / name if len(self.command.sets) > 1 else Path(self.options.out)
         if self.model.run is not None:
             return self.model.run / "evaluations" / f"{name}-step-{self.model.step}"
         return Path("evaluations") / f"{self.model.folder.name}-{name}"
@@ -274,6 +277,14 @@ class _Evaluation:
         return self._engine
 
 
+def _refuse_same_folder(folders: Sequence[Path]) -> None:
+    same = [folder for folder in folders if folders.count(folder) > 1]
+    if same:
+        raise ConfigError(
+            f"{len(same)} sets of one name would share {same[0]}; evaluate one at a time, each with its out="
+        )
+
+
 def _own_words(run: Path, words: Sequence[str]) -> list[str]:
     """The overrides that a run was started with, but for where it lay and for an engine chosen anew."""
     record = read_command(run)
@@ -300,17 +311,24 @@ def _at_once(config: TrainConfig, samples: int) -> int:
 # ---------------------------------------------------------------- grades and what they say
 
 
+def _read_base(base: str, grader: str, asked: Collection[str]) -> list[Group]:
+    """Graded as what is compared with it. Raises DataError where it answered nothing of what is asked."""
+    groups = ResponseFile(Path(base)).read_graded(grader)
+    if asked.isdisjoint(group.prompt.id for group in groups):
+        raise DataError(f"base={base} answered none of these prompts; evaluate both on the same data")
+    return groups
+
+
 def _finish(file: ResponseFile, options: EvaluationOptions, console: Console) -> None:
     from megaent.evaluation.report import as_json, by_label, compare, report
     from megaent.evaluation.table import show
 
     settings = file.settings()
     groups = _responses(file, settings, options)
-    base = None if not options.base else ResponseFile(Path(options.base)).read_graded()
-    groups = _graded(
-        groups, options.grader or settings["grader"], settings, has_own_grader=not options.grader
-    )
-    file.write_grades(groups)
+    grader = options.grader or settings["grader"]
+    base = _read_base(options.base, grader, {g.prompt.id for g in groups}) if options.base else None
+    groups = _graded(groups, grader, settings, has_own_grader=not options.grader)
+    file.write_grades(groups, grader)
     has_entropy = settings["temperature"] > 0 and settings["top_p"] == 1
     whole = report(groups, options.k, has_entropy=has_entropy)
     cuts = {
@@ -319,8 +337,8 @@ def _finish(file: ResponseFile, options: EvaluationOptions, console: Console) ->
     }
     comparison = None if base is None else compare(groups, base)
     if base is not None and comparison is None:
-        raise DataError(f"base={options.base} answered none of these prompts; evaluate both on the same data")
-    summary: dict[str, Any] = {"settings": settings, "all": as_json(whole)}
+        raise DataError(f"no prompt that base={options.base} answered too has a verdict on both sides")
+    summary: dict[str, Any] = {"settings": settings | {"grader": grader}, "all": as_json(whole)}
     summary["by"] = {label: {v: as_json(part) for v, part in parts.items()} for label, parts in cuts.items()}
     summary["comparison"] = None if comparison is None else as_json(comparison) | {"base": options.base}
     replace_file(file.folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")

@@ -47,10 +47,17 @@ def estimate(of: Estimator, prompts: Sequence[Answers], k: int) -> Estimate:
     if k < 1:
         raise ValueError(f"k must be 1 or more, got {k}")
     values = [of(answers, k) for answers in prompts if len(answers) >= k]
-    low, high = mean_interval(values) if values else (None, None)
+    low, high = _interval(values) if values else (None, None)
     return Estimate(
         value=fmean(values) if values else None, low=low, high=high, known=len(values), prompts=len(prompts)
     )
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Within 0 to 1, or as far as the values go: a sum of verifiers may pay more than 1."""
+    least, most = min(0.0, *values), max(1.0, *values)
+    low, high = mean_interval([(value - least) / (most - least) for value in values])
+    return least + low * (most - least), least + high * (most - least)
 
 
 # ---------------------------------------------------------------- of one prompt, n >= k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_type_hints
@@ -31,6 +32,7 @@ class EvaluationOptions:
         )
         for name in ("samples", "max_new_tokens", "prompts", "temperature"):
             require(getattr(self, name) >= 0, f"{name} must be 0 or more, got {getattr(self, name)}")
+        require(math.isfinite(self.temperature), f"temperature must be finite, got {self.temperature}")
         require_fraction("evaluate", top_p=self.top_p)
         require_positive("evaluate", num_k=len(self.k))
 

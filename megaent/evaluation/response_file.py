@@ -2,7 +2,7 @@
 
     evaluation.json    what was asked of which model, and how; written first
     responses.jsonl    {"id", "question", "answer", "responses": […], "samples": [{"tokens", …}], …}
-    grades.jsonl       {"id", "grades": […]}, made from the above, as often as one likes
+    grades.jsonl       {"id", "grader", "grades": […]}, made from the above, as often as one likes
 
 A line holds the columns that ``megaent audit`` reads. Lines are appended and flushed to the disk a whole
 batch at a time; what a kill leaves of a batch is cut off when the evaluation goes on.
@@ -124,14 +124,18 @@ class ResponseFile:
 
     # ------------------------------------------------------------ grades
 
-    def write_grades(self, groups: Iterable[Group]) -> None:
-        rows = [{"id": group.prompt.id, "grades": list(map(asdict, group.grades))} for group in groups]
+    def write_grades(self, groups: Iterable[Group], grader: str) -> None:
+        rows = [
+            {"id": group.prompt.id, "grader": grader, "grades": list(map(asdict, group.grades))}
+            for group in groups
+        ]
         replace_file(
             self.folder / GRADES, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
         )
 
-    def read_graded(self) -> list[Group]:
-        """The responses with the grades they were given last."""
+    def read_graded(self, grader: str) -> list[Group]:
+        """The responses with their newest grades. Raises DataError unless ``grader`` gave those."""
+        self.settings()
         groups, path = self.read(), self.folder / GRADES
         if not path.is_file():
             raise DataError(f"{self.folder} has no {GRADES} yet; finish it by megaent evaluate --regrade")
@@ -139,6 +143,12 @@ class ResponseFile:
             rows = [json.loads(line) for line in file]
         if [row["id"] for row in rows] != [group.prompt.id for group in groups]:
             raise DataError(f"{path} grades other responses than {self.path} holds; use --regrade")
+        others = {row.get("grader", "one that it does not name") for row in rows} - {grader}
+        if others:
+            raise DataError(
+                f"{path} was graded by {others.pop()}, and what it is compared with by {grader}; grade it "
+                f"again: megaent evaluate --regrade {self.folder} grader={grader}"
+            )
         return [
             _with_grades(group, [Grade(**grade) for grade in row["grades"]])
             for group, row in zip(groups, rows, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,7 @@ def test_the_file_is_what_audit_reads(done: Path, capsys: pytest.CaptureFixture[
         (["max_new_tokens=255"], "prompt"),
         (["data=/nowhere/sums.jsonl"], "/nowhere/sums.jsonl cannot be read"),
         (["grader=math"], "belongs to --regrade"),
+        (["temperature=inf"], "temperature must be finite, got inf"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_lost(
@@ -126,6 +128,65 @@ def test_what_cannot_be_is_refused_and_nothing_lost(
 def test_more_than_was_drawn_is_refused(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--regrade", str(done), "k=4"]) == 2
     assert "k=4 needs as many responses a prompt, and 3 were drawn" in capsys.readouterr().err
+
+
+def other_sums(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        "".join(json.dumps(row | {"question": row["question"] + "?"}) + "\n" for row in ROWS_OF_THE_FILE)
+    )
+    return path
+
+
+def test_several_sets_each_have_a_folder(folder: Path, tmp_path: Path) -> None:
+    both = words(folder, tmp_path / "out")
+    both[2] += f",{other_sums(tmp_path, 'others.jsonl')}"
+    assert main(both) == 0
+    assert sorted(path.parent.name for path in (tmp_path / "out").glob("*/summary.json")) == [
+        "others",
+        "sums",
+    ]
+
+
+def test_two_sets_of_one_name_are_refused_before_an_answer(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = f"data={other_sums(tmp_path, 'other/sums.jsonl')}"
+    assert main(words(folder, tmp_path / "out", more)) == 2
+    assert "2 sets of one name would share" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_that_cannot_be_compared_is_refused_before_an_answer(
+    folder: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(words(folder, out, f"base={tmp_path / 'nowhere'}")) == 3
+    assert "holds no evaluation" in capsys.readouterr().err
+    other = words(folder, out, f"base={done}")
+    other[2] = f"data={other_sums(tmp_path, 'others.jsonl')}"
+    assert main(other) == 3
+    assert "answered none of these prompts" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_another_grader_is_recorded_and_not_compared_with_the_first(
+    done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All solved, and paid more than 1 for the box."""
+    again = tmp_path / "again"
+    shutil.copytree(done, again)
+    rows = [json.loads(line) for line in (done / "responses.jsonl").read_text().splitlines()]
+    solved = [row | {"responses": [rf"\boxed{{{row['answer']}}}"] * 3} for row in rows]
+    (again / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in solved))
+    assert main(["evaluate", "--regrade", str(again), "k=3", "grader=math+0.1*boxed"]) == 0
+    summary = json.loads((again / "summary.json").read_text())
+    assert summary["settings"]["grader"] == "math+0.1*boxed"
+    assert summary["all"]["estimates"]["worst@3"]["value"] == pytest.approx(1.1)
+    capsys.readouterr()
+    assert main(["evaluate", "--regrade", str(done), "k=3", f"base={again}"]) == 3
+    assert "graded by math+0.1*boxed, and what it is compared with by math" in capsys.readouterr().err
 
 
 def test_a_model_alone_has_no_questions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

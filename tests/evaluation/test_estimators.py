@@ -91,6 +91,22 @@ def test_the_interval_takes_a_prompt_for_one_observation() -> None:
     assert many.high == pytest.approx(0.5 + half, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("reward", "low", "high"), [(1.1, 1.1 * 0.757506, 1.1), (-0.5, -0.5, -0.5 + 1.5 * 0.242494)]
+)
+def test_a_reward_outside_0_to_1_has_an_interval_around_it(reward: float, low: float, high: float) -> None:
+    """Wilson's of 12 of 12 is 0.757506 to 1, here of the range from the least to the greatest reward."""
+    prompt = Answers(correct=(True, True), reward=(reward, reward), answer=("7", "7"))
+    told = estimate(ESTIMATORS["worst@k"], [prompt] * 12, 2)
+    assert told.value == reward
+    assert (told.low, told.high) == pytest.approx((low, high), abs=1e-6)
+    mixed = estimate(ESTIMATORS["worst@k"], [prompt] * 12 + [answers_of([("7", True)] * 2)], 2)
+    assert mixed.low is not None
+    assert mixed.value is not None
+    assert mixed.high is not None
+    assert mixed.low < mixed.value < mixed.high
+
+
 def test_a_majority_of_64_distinct_answers_is_counted_in_time() -> None:
     pairs = [("7", True)] * 2 + [(str(number), False) for number in range(100, 162)]
     assert ESTIMATORS["maj@k"](answers_of(pairs), 64) == 1.0
