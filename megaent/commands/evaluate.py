@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -311,7 +311,7 @@ def _at_once(config: TrainConfig, samples: int) -> int:
 # ---------------------------------------------------------------- grades and what they say
 
 
-def _read_base(base: str, grader: str, asked: Collection[str]) -> list[Group]:
+def _read_base(base: str, grader: str, asked: Set[str]) -> list[Group]:
     """Graded as what is compared with it. Raises DataError where it answered nothing of what is asked."""
     groups = ResponseFile(Path(base)).read_graded(grader)
     if asked.isdisjoint(group.prompt.id for group in groups):
