@@ -151,12 +151,17 @@ def read_drawn(path: Path) -> dict[int, list[Group]]:
 
 
 def _group(fields: dict) -> Group:
-    prompt = Prompt(**fields["prompt"] | {"tokens": tuple(fields["prompt"]["tokens"])})
     return Group(
         index=int(fields["index"]),
-        prompt=prompt,
+        prompt=_prompt(fields["prompt"]),
         responses=tuple(_response(response) for response in fields["responses"]),
     )
+
+
+def _prompt(fields: dict) -> Prompt:
+    """A checkpoint of before prompts had labels holds none."""
+    labels = tuple((name, value) for name, value in fields.get("labels", ()))
+    return Prompt(**fields | {"tokens": tuple(fields["tokens"]), "labels": labels})
 
 
 def _response(fields: dict) -> Response:

@@ -166,7 +166,14 @@ def some_groups(count: int) -> list[Group]:
     return [
         Group(
             index=index,
-            prompt=Prompt(id=f"p{index}", tokens=(1, index), text="\u00e9\n", answer="7", split="easy"),
+            prompt=Prompt(
+                id=f"p{index}",
+                tokens=(1, index),
+                text="\u00e9\n",
+                answer="7",
+                split="easy",
+                labels=(("level", "5"),),
+            ),
             responses=(response, response),
         )
         for index in range(count)
