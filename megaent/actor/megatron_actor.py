@@ -120,20 +120,21 @@ class MegatronActor:
         are tokens whose statistics are computed a second time (megaent.actor.canary).
         Raises NumericsError when a statistic is not finite or a checked one is wrong.
         """
+        first, *others = self._packs_of_minibatches(batch)
+        packs = [pack for packs in (first, *others) for pack in packs]
         if with_reference:
             with _Swapped(self.models, self._reference_weights()):
-                batch = replace(batch, log_prob_ref=self._statistics(batch, temperature)[0])
+                batch = replace(batch, log_prob_ref=self._statistics(batch, packs, temperature)[0])
         # Last, and under weights that stay: its graphs may serve the first optimizer step.
-        self._kept.expect(batch, temperature, self._packs_of_minibatches(batch)[0])
-        log_prob, entropy = self._statistics(batch, temperature, check)
+        self._kept.expect(batch, temperature, first)
+        log_prob, entropy = self._statistics(batch, packs, temperature, check)
         return replace(batch, log_prob_old=log_prob, entropy=entropy)
 
     def _statistics(
-        self, batch: Experience, temperature: float, check: Tensor | None = None
+        self, batch: Experience, packs: list[list[int]], temperature: float, check: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         dtype = statistics_dtype(self.config.params_dtype)
         statistics = torch.zeros(3, batch.num_tokens, dtype=dtype, device=self.layout.device)
-        packs = [pack for packs in self._packs_of_minibatches(batch) for pack in packs]
         if packs:
             check = None if check is None else check.to(self.layout.device)
             forward_step = scoring_step(statistics, temperature, self._kept, check)
