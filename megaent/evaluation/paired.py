@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import fmean, stdev
 
 import numpy as np
 
-from megaent.report.interval import student_quantile
+from megaent.report.interval import mean_of
 
 _MOST_STATES = 2**24  # of the exact distribution
 
@@ -35,10 +34,7 @@ def paired(ours: Mapping[str, Fraction], base: Mapping[str, Fraction]) -> Paired
     differences = [share - base[name] for name, share in ours.items() if name in base]
     if not differences:
         return None
-    mean, count = fmean(map(float, differences)), len(differences)
-    half = None
-    if count > 1:
-        half = student_quantile(0.975, count - 1) * stdev(map(float, differences)) / math.sqrt(count)
+    mean, half, count = mean_of([float(difference) for difference in differences])
     return Paired(
         difference=mean,
         low=None if half is None else mean - half,

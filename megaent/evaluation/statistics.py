@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean
 
 import torch
 from torch import Tensor
 
 from megaent.errors import NumericsError
-from megaent.report.interval import CONFIDENCE, student_quantile
+from megaent.report.interval import CONFIDENCE, mean_of
 from megaent.types import Experience
 
 
@@ -165,11 +165,9 @@ def accuracy_interval(correct_PG: Tensor) -> tuple[float, float]:
 
 def mean_interval(share_P: Sequence[float]) -> tuple[float, float]:
     """The same of any numbers in [0, 1], one a prompt."""
-    num_prompts, mean = len(share_P), fmean(share_P)
-    if len(set(share_P)) == 1:
+    mean, half_width, num_prompts = mean_of(share_P)
+    if half_width is None or len(set(share_P)) == 1:
         return _wilson(mean, num_prompts)
-    error = stdev(share_P) / math.sqrt(num_prompts)
-    half_width = student_quantile(0.5 + CONFIDENCE / 2, num_prompts - 1) * error
     return max(0.0, mean - half_width), min(1.0, mean + half_width)
 
 
