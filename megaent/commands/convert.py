@@ -26,9 +26,8 @@ from megaent.errors import CheckpointError, ConfigError, ModelError
 from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.contents import check_weights
 from megaent.model_folder.hf_folder import copy_small_files, open_weights, write_weights
-from megaent.run.checkpoint import CheckpointStore, newest_valid
-from megaent.run.manifest import FOLDER_NAME, verify
-from megaent.types import Alone
+from megaent.run.manifest import FOLDER_NAME
+from megaent.run.stored_model import newest_checkpoint, require_whole
 
 Report = Callable[[str], object]
 
@@ -150,26 +149,15 @@ def _find_model(source: Path, report: Report) -> tuple[Path, Path]:
     """The distributed checkpoint of ``source`` and the folder of its Hugging Face files."""
     if FOLDER_NAME.fullmatch(source.name):
         report(f"verifying {source}")
-        problems = verify(source)
-        if problems:
-            raise CheckpointError(f"{problems[0]}; use an earlier checkpoint")
+        require_whole(source)
         return source / "model", source.parent.parent / "hf"
     if (source / "checkpoints").is_dir():
-        return _newest(source, report) / "model", source / "hf"
+        newest = newest_checkpoint(source, report)
+        report(f"converting {newest}")
+        return newest / "model", source / "hf"
     if (source / "model").is_dir():
         return source / "model", source / "hf"
     raise ModelError(f"{source} has no config.json, no checkpoints/ and no model/; {_SOURCES}")
-
-
-def _newest(run: Path, report: Report) -> Path:
-    report(f"verifying the newest checkpoint of {run}")
-    newest, refused = newest_valid(CheckpointStore(run / "checkpoints", keep=2), Alone())
-    for problem in refused:
-        report(f"refused: {problem}")
-    if newest is None:
-        raise CheckpointError(f"{run} has no checkpoint yet; let the run save one (checkpoint.every)")
-    report(f"converting {newest}")
-    return newest
 
 
 def _state_dtype(config: Path, dtype: torch.dtype) -> None:

@@ -60,19 +60,25 @@ def find_stored_model(source: Path, say: Callable[[str], object]) -> StoredModel
         check_weights(source, read_architecture(source))
         return StoredModel(folder=source, weights=source, digest=fingerprint(source))
     if FOLDER_NAME.fullmatch(source.name):
-        problems = verify(source)
-        if problems:
-            raise CheckpointError(f"{problems[0]}; use an earlier checkpoint")
+        require_whole(source)
         return _of_checkpoint(source, source.parent.parent)
     if (source / "checkpoints").is_dir():
-        say(f"verifying the newest checkpoint of {source}")
-        return _of_checkpoint(_newest(source, say), source)
+        return _of_checkpoint(newest_checkpoint(source, say), source)
     if (source / "model").is_dir() and (source / "hf" / "config.json").is_file():
         return StoredModel(folder=source / "hf", weights=source / "model", digest=_digest(source / "model"))
     raise ModelError(f"{source} has no config.json, no checkpoints/ and no model/; {SOURCES}")
 
 
-def _newest(run: Path, say: Callable[[str], object]) -> Path:
+def require_whole(checkpoint: Path) -> None:
+    """Raises CheckpointError where a file of it is not as its manifest says."""
+    problems = verify(checkpoint)
+    if problems:
+        raise CheckpointError(f"{problems[0]}; use an earlier checkpoint")
+
+
+def newest_checkpoint(run: Path, say: Callable[[str], object]) -> Path:
+    """The newest that verifies; those that do not are told. Raises CheckpointError where none does."""
+    say(f"verifying the newest checkpoint of {run}")
     newest, refused = newest_valid(CheckpointStore(run / "checkpoints", keep=2), Alone())
     for problem in refused:
         say(f"refused: {problem}")
