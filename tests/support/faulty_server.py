@@ -132,7 +132,15 @@ SPOILED: dict[str, Callable[[Answer], None]] = {
 BROKEN = ("error 500", "error 503", "not json", "truncated", "close")
 
 
-_START = {"faults": [], "delay_s": 0.0, "version": "default", "asked": [], "under_way": 0, "most": 0}
+_START = {
+    "faults": [],
+    "delay_s": 0.0,
+    "version": "default",
+    "keeps_version": False,
+    "asked": [],
+    "under_way": 0,
+    "most": 0,
+}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -155,7 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/state":
             self.state.update(body)
         elif self.path == "/update_weight_version":
-            self.state["version"] = body["new_version"]
+            if not self.state["keeps_version"]:
+                self.state["version"] = body["new_version"]
         elif self.path == "/generate":
             return self.generate(body)
         return self.reply(200, {})
@@ -247,7 +256,7 @@ class FaultyServer:
         self.state(**_START)
 
     def state(self, **values: object) -> None:
-        """``faults`` (one each for the coming requests), ``delay_s``, ``version``."""
+        """``faults`` (one each for the coming requests), ``delay_s``, ``version``, ``keeps_version``."""
         self._ask("/state", json.dumps(values).encode())
 
     def asked(self) -> list[dict[str, Any]]:
