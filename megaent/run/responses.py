@@ -1,8 +1,8 @@
 """``responses.md`` cut back to a step, whatever the responses in it look like and whatever befell the file.
 
-A section is a heading ``## step 3``, a line that counts its responses, then lines ``reward …`` with two fences
-each, longer than any run of backticks inside. So what is inside a fence is never taken for a heading, and a
-section cut short is known. (Sections without the count are of an earlier version.)
+A section is a heading ``## step 3``, a line that counts its responses, then lines ``reward …`` with two
+fences each, longer than any run of backticks inside. So what is inside a fence is never taken for a heading,
+and a section cut short is known. (Sections without the count are of an earlier version.)
 """
 
 from __future__ import annotations
