@@ -7,6 +7,7 @@
     ├── CheckpointError   a checkpoint: damaged, of another run, unwritable
     ├── EngineError       a rollout engine: no answer in time, a malformed answer
     ├── NumericsError     a loss, gradient or statistic that is not finite, or two that disagree
+    ├── PeerError         another process of the run that is not heard from any more
     ├── RunError          a run in a process of its own that ended with an error, with its last words
     ├── Stopped           a run that was asked to stop: saved (10), or left at once (130, 143)
     └── MissingDependency  something absent on this machine, with the command that adds it
@@ -46,6 +47,10 @@ class EngineError(MegaentError):
 
 class NumericsError(MegaentError):
     exit_code = 7
+
+
+class PeerError(MegaentError):
+    exit_code = 11
 
 
 class RunError(MegaentError):

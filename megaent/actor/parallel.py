@@ -174,6 +174,7 @@ def init_parallel(sizes: Sizes, *, device: torch.device, timeout_s: float, seed:
         pipeline_model_parallel_size=sizes.pp,
         virtual_pipeline_model_parallel_size=sizes.vpp,
         context_parallel_size=sizes.cp,
+        distributed_timeout_minutes=timeout_s / 60,  # type: ignore[arg-type] - into a timedelta; 30 by default
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     dp_rank = parallel_state.get_data_parallel_rank()

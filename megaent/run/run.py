@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 
 from megaent.actor.actor import Placement
+from megaent.actor.lost_peer import is_of_lost_peer
 from megaent.actor.parallel import close_parallel, resolve_device
-from megaent.errors import Stopped
+from megaent.errors import PeerError, Stopped
 from megaent.evaluation.sampled import as_numbers, evaluate
 from megaent.loop.trainer import Trainer
 from megaent.report.curves import before_after_table
@@ -146,7 +147,7 @@ class Run:
                 print(f"megaent: {sentence}", file=sys.stderr, flush=True)
 
     def run(self) -> None:
-        """Raises Stopped when a signal asks for it."""
+        """Raises Stopped when a signal asks for it, PeerError when another process is lost."""
         try:
             self._run()
         except KeyboardInterrupt as end:
@@ -155,6 +156,15 @@ class Run:
             if end.code != 128 + signal.SIGTERM:
                 raise
             raise Stopped(f"terminated; {self._what_is_saved()}", 128 + signal.SIGTERM) from end
+        except RuntimeError as error:
+            if not is_of_lost_peer(error):
+                raise
+            last = str(error).strip().rpartition("\n")[2].rpartition("] ")[2]
+            raise PeerError(
+                f"another process of the run is not heard from ({last}; run.timeout_s="
+                f"{self.config.run.timeout_s:g}): see its own messages, and the network between the nodes; "
+                f"{self._what_is_saved()}"
+            ) from error
 
     def _run(self) -> None:
         self.trainer.publish(self.done)

@@ -104,6 +104,16 @@ class Running:
             if said in command:
                 os.kill(pid, number)
 
+    def pid_of_rank(self, rank: int) -> int:
+        """Of the trainer that torchrun started as ``rank``; there is one on this machine."""
+        wanted = f"RANK={rank}".encode()
+        [pid] = [
+            pid
+            for pid, command in _marked(self._mark).items()
+            if "-m megaent" in command and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        ]
+        return pid
+
     def descendants(self) -> tuple[str, ...]:
         """Command lines of every process of this command that is still alive."""
         return tuple(_marked(self._mark).values())
