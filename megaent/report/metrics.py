@@ -94,7 +94,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def read_whole_lines(path: Path) -> tuple[list[dict[str, float]], bool, int]:
     """The lines that are a step's, whether the last line is cut, and how many others are no step's.
 
-    Each step once, its first line, in order. For readers of a file that may be under way or damaged; ``read_metrics`` is for those who own it.
+    Each step once, its first line, in order. For readers of a file that may be under way or damaged;
+    ``read_metrics`` is for those who own it.
     """
     *lines, last = path.read_bytes().split(b"\n")
     found = [_record(line) for line in lines if line.strip()]
