@@ -182,11 +182,11 @@ def chart(run: RunFiles, panel: Panel, name: str) -> str:
     return f"<figure>{caption}{svg}{folded('Numbers', numbers)}</figure>"
 
 
-def in_words(lines: Sequence[Line], unit: str) -> str:
-    """What a picture shows, for a screen reader: where each curve begins and ends, its least and largest."""
+def in_words(lines: Sequence[Line], unit: str, across: str = "step") -> str:
+    """What a picture shows, for a screen reader: ends, least and largest of each curve."""
     told = [
-        f"{line.label}: {line.values[0]:.3g} at step {line.steps[0]:g}, {line.values[-1]:.3g} at step "
-        f"{line.steps[-1]:g}, between {min(line.values):.3g} and {max(line.values):.3g}"
+        f"{line.label}: {line.values[0]:.3g} at {across} {line.steps[0]:g}, {line.values[-1]:.3g} at "
+        f"{across} {line.steps[-1]:g}, between {min(line.values):.3g} and {max(line.values):.3g}"
         for line in lines
     ]
     return f"In {unit}. " + ". ".join(told) + "."
