@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from megaent.commands.audit_findings import Case, Findings
-from megaent.data.files import data_files, read_objects
+from megaent.data.files import read_source
 from megaent.data.overlap import GRAM, Shared, contaminated, copies, words_of
 from megaent.data.rows import LeftOut, Row, read_rows
 from megaent.durable import replace_file
@@ -21,7 +21,7 @@ from megaent.errors import ConfigError
 USAGE = """usage: megaent data FILE [against=FILE,…] [model=FOLDER] [rows=N]
        megaent data FILE out=CLEAN.jsonl [longest=N] [against=FILE,…]
 
-  FILE      a file, a folder or a pattern, as data.path takes it
+  FILE      a file, a folder, a pattern or hub:NAME:SPLIT, as data.path takes it
   against=  files to be measured on: which rows share 13 words in a row with them
   model=    a Hugging Face folder, whose tokenizer measures the lengths; without it
             they are in words
@@ -117,7 +117,7 @@ def _lines(command: Command) -> Iterable[str]:
 
 def _write(command: Command, kept: Set[str]) -> str:
     """The rows as they came, in their order; numbers with a point keep the text of the file."""
-    rows = [row for file in data_files(command.path) for place, row in read_objects(file) if place in kept]
+    rows = [row for place, row in read_source(command.path) if place in kept]
     text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
     replace_file(Path(command.out), text)
     return f"{len(rows)} rows are written to {command.out}"

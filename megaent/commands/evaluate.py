@@ -29,9 +29,9 @@ USAGE = """usage: megaent evaluate MODEL [data=…] [key=value …]
 
   MODEL    a run (its newest checkpoint), one of its checkpoints, or a Hugging Face
            folder
-  data=    a task's name with its data.… options, or files: data=gsm8k.jsonl, also
-           several, data=a.jsonl,b.jsonl; of a file every row is asked. A run is by
-           default evaluated on its own held-out prompts
+  data=    a task's name with its data.… options, or files, also several:
+           data=gsm8k.jsonl,hub:openai/gsm8k:main:test; of a file every row is asked.
+           A run is by default evaluated on its own held-out prompts
   k=1,4           for pass@k and the others    samples=N       drawn a prompt; the largest k
   temperature=1   0 is greedy                  top_p=1
   max_new_tokens= that of rollout              prompts=N       the first N; 0 all
@@ -104,10 +104,11 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def _set(given: str) -> tuple[str, ...]:
-    """A task's name, or a file: a path, which has a suffix or a folder or exists."""
+    """A task's name, a name of the hub, or a file: a path, which has a suffix or a folder or exists."""
     from megaent.config.overrides import quoted
+    from megaent.data.hub import is_hub
 
-    is_file = Path(given).suffix or os.sep in given or Path(given).exists()
+    is_file = is_hub(given) or Path(given).suffix or os.sep in given or Path(given).exists()
     return ("data=jsonl", f"data.path={quoted(given)}") if is_file else (f"data={given}",)
 
 
@@ -184,7 +185,7 @@ class _Evaluation:
     def _folder(self, config: TrainConfig) -> Path:
         name = config.data.name
         path = getattr(config.data, "eval_path", "") or getattr(config.data, "path", "")
-        name = Path(path).name.split(".")[0] if path else name
+        name = Path(path).name.split(".")[0].replace(":", "-") if path else name
         if self.options.out:
             return Path(self.options.out) / name if len(self.command.sets) > 1 else Path(self.options.out)
         if self.model.run is not None:

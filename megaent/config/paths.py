@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from megaent.config.overrides import quoted
+from megaent.data import hub
 
 PATHS = ("model.path", "data.path", "data.eval_path", "rollout.python", "run.dir")
 
@@ -17,7 +18,8 @@ def make_absolute(composed: DictConfig) -> None:
     for key in PATHS:
         value = OmegaConf.select(composed, key)
         if isinstance(value, str) and value:
-            OmegaConf.update(composed, key, os.path.abspath(value))
+            placed = hub.absolute(value) if hub.is_hub(value) else os.path.abspath(value)
+            OmegaConf.update(composed, key, placed)
 
 
 def with_absolute_paths(overrides: Sequence[str], text: str) -> list[str]:

@@ -43,7 +43,7 @@ _SLIPS = (1, -1, 2)  # what an erring step adds to the true sum
 
 @dataclass
 class ChainSumOptions(DataOptions):
-    """``data=chain_sum``: indexed chain sums, one token an integer (docs/tasks.md)."""
+    """``data=chain_sum``: indexed chain sums, one token an integer (docs/built_in_tasks.md)."""
 
     name: str = "chain_sum"
     train_prompts: int = 1024

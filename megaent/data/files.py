@@ -1,4 +1,4 @@
-"""Rows of a data set as it lies on a disk: one file, several shards, or a folder that ``datasets`` saved.
+"""Rows of a data set: one file, several shards, a folder that ``datasets`` saved, or a name of the hub.
 
 JSON Lines, a JSON array (or an object around one), CSV, Parquet and Arrow, each plain, gzip or zstd. What a
 file is, its content says; suffixes are for people. Rows are streamed but for JSON arrays.
@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from megaent.data.hub import hub_rows, is_hub, require_loader
 from megaent.data.tables import arrow_rows, parquet_rows, zstd_stream
 from megaent.errors import DataError
 
@@ -27,6 +28,23 @@ Placed = tuple[str, object]
 
 _SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".parquet", ".arrow", ".gz", ".zst")
 _LONGEST_FIELD = 2**24  # characters of a field in a CSV file
+
+
+def require_source(path: str) -> None:
+    """Raises DataError where nothing can be read from ``path``, before anything is."""
+    if is_hub(path):
+        require_loader(path)
+    else:
+        data_files(path)
+
+
+def read_source(path: str) -> Iterator[Placed]:
+    """Every row behind a path, a folder, a pattern or a name of the hub, in order. Raises DataError."""
+    if is_hub(path):
+        yield from hub_rows(path)
+    else:
+        for file in data_files(path):
+            yield from read_objects(file)
 
 
 def data_files(path: str) -> list[Path]:
@@ -57,7 +75,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _nothing(problem: str) -> Any:
     kinds = "a .jsonl, .json, .csv or .parquet file (also .gz, .zst), a folder or a pattern of them"
-    raise DataError(f"{problem}; set data.path to {kinds}")
+    raise DataError(f"{problem}; set data.path to {kinds}, or to hub:NAME:SPLIT")
 
 
 def read_objects(file: Path) -> Iterator[Placed]:

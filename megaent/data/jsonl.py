@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megaent.data.files import data_files
+from megaent.data.files import require_source
 from megaent.data.options import DataOptions
 from megaent.data.rows import LeftOut, Row, names, read_rows, summary, without_conflicts
 from megaent.data.task import Task
@@ -25,7 +25,7 @@ from megaent.types import Prompt
 
 @dataclass
 class JsonlOptions(DataOptions):
-    """``data=jsonl``: a file, a folder or a pattern of files (docs/tasks.md)."""
+    """``data=jsonl``: a file, a folder, a pattern of files or a name of the hub (docs/tasks.md)."""
 
     name: str = "jsonl"
     path: str = MISSING
@@ -62,7 +62,7 @@ class JsonlOptions(DataOptions):
 
     def require_files(self) -> None:
         for path in filter(None, (self.path, self.eval_path)):
-            data_files(path)
+            require_source(path)
 
 
 def _is_date(text: str) -> bool:

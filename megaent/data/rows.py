@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from megaent.answers.key import read_key
-from megaent.data.files import data_files, read_objects
+from megaent.data.files import read_source
 from megaent.data.forms import Turn, labels_of, read_form
 from megaent.errors import DataError
 
@@ -69,12 +69,11 @@ class LeftOut:
 def read_rows(path: str, left_out: LeftOut, *, question_key: str = "", answer_key: str = "") -> list[Row]:
     """Every usable row behind ``path``, in order. Raises DataError for what cannot be read at all."""
     rows: list[Row] = []
-    for file in data_files(path):
-        for place, given in read_objects(file):
-            try:
-                rows.append(_row(place, given, question_key, answer_key))
-            except _UnusableError as unusable:
-                left_out.add(unusable.reason, DataError(f"{place}: {unusable}"))
+    for place, given in read_source(path):
+        try:
+            rows.append(_row(place, given, question_key, answer_key))
+        except _UnusableError as unusable:
+            left_out.add(unusable.reason, DataError(f"{place}: {unusable}"))
     if not rows and not left_out.problems:
         raise DataError(f"{path} must hold at least one question, got an empty file")
     return rows

@@ -46,7 +46,7 @@ _EASY_AT_LAST = 0.4
 
 @dataclass
 class TwoStrategiesOptions(DataOptions):
-    """``data=two_strategies``: sums modulo a number, answered at once or step by step (docs/tasks.md)."""
+    """``data=two_strategies``: sums modulo a number, at once or in steps (docs/built_in_tasks.md)."""
 
     name: str = "two_strategies"
     train_prompts: int = 256

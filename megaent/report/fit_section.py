@@ -30,7 +30,9 @@ def fit_parts(runs: Mapping[str, tuple[RunFiles, RunTables]]) -> list[str]:
             continue
         title = f"{prefix(name, runs)}Accuracy against entropy"
         drawn.append(
-            figure(title, _fit_picture(f"fit{number}", title, points, fit), _pairs_table(title, metric, points))
+            figure(
+                title, _fit_picture(f"fit{number}", title, points, fit), _pairs_table(title, metric, points)
+            )
         )
         rows.append(_fit_row(name, source, fit))
         parts.append(paragraph(f"{prefix(name, runs)}{worth(fit)}"))

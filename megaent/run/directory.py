@@ -188,9 +188,10 @@ def render_responses(step: int, report: StepReport, count: int) -> str:
     """The first response to each of the first ``count`` prompts, as Markdown."""
     assert report.batch.entropy is not None, "a step's batch is scored"
     entropies = report.batch.entropy.split(report.batch.length.tolist())
-    lines = [f"## step {step}\n"]
+    shown = sorted(report.groups, key=lambda group: group.index)[:count]
+    lines = [f"## step {step}\n", f"The first response to {len(shown)} of {len(report.groups)} prompts\n"]
     first = 0
-    for group in sorted(report.groups, key=lambda group: group.index)[:count]:
+    for group in shown:
         response, grade, entropy = group.responses[0], group.grades[0], entropies[first]
         first += len(group.responses)
         mean = float(entropy.mean()) if entropy.numel() else 0.0

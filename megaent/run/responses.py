@@ -1,8 +1,8 @@
 """``responses.md`` cut back to a step, whatever the responses in it look like and whatever befell the file.
 
-A section is a heading ``## step 3``, then lines ``reward …`` with two fences each, longer than any run of
-backticks inside. So what is inside a fence is never taken for a heading, and a section cut short is known
-(but for a cut right between two responses).
+A section is a heading ``## step 3``, a line that counts its responses, then lines ``reward …`` with two
+fences each, longer than any run of backticks inside. So what is inside a fence is never taken for a heading,
+and a section cut short is known. (Sections without the count are of an earlier version.)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from megaent.durable import replace_file
 from megaent.report.metrics import step_ranges
 
 _HEADING = re.compile(rb"## step (\d+)")
+_COUNT = re.compile(rb"The first response to (\d+) of \d+ prompts")
 _FENCE = re.compile(rb"(`{3,})text")
 
 
@@ -46,7 +47,7 @@ def split_sections(data: bytes) -> Iterator[Section]:
     *lines, last = data.split(b"\n")
     if _begins_heading(last):
         last = b""  # of a section of which nothing else was written
-    first, step, fence = 0, 0, b""
+    first, step, fence, count = 0, 0, b"", None
     missing: list[int] = []  # fences of each response that are still to come
     for number, line in enumerate(lines):
         opening = _FENCE.fullmatch(line)
@@ -56,15 +57,17 @@ def split_sections(data: bytes) -> Iterator[Section]:
             fence, missing = opening.group(1), [*missing[:-1], missing[-1] - 1] if missing else [-1]
         elif line.startswith(b"reward "):
             missing.append(2)
+        elif counted := _COUNT.fullmatch(line):
+            count = int(counted.group(1))
         elif heading := _HEADING.fullmatch(line):
-            yield from _section(step, lines[first:number], is_whole=_are_there(missing))
-            first, step, missing = number, int(heading.group(1)), []
-    is_whole = _are_there(missing) and not fence and not last
+            yield from _section(step, lines[first:number], is_whole=_are_there(missing, count))
+            first, step, count, missing = number, int(heading.group(1)), None, []
+    is_whole = _are_there(missing, count) and not fence and not last
     yield from _section(step, [*lines[first:], *filter(None, [last])], is_whole=is_whole)
 
 
-def _are_there(missing: list[int]) -> bool:
-    return bool(missing) and not any(missing)
+def _are_there(missing: list[int], count: int | None) -> bool:
+    return bool(missing) and not any(missing) and count in (None, len(missing))
 
 
 def _begins_heading(line: bytes) -> bool:

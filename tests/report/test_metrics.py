@@ -241,6 +241,7 @@ def test_a_full_disk_is_one_error_and_no_traceback_of_tensorboards_thread(tmp_pa
     program = f"""
 import resource, time
 from pathlib import Path
+import torch  # with what it imports, some of which looks for a temporary folder
 from megaent.report.metrics import TensorBoardWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 try:

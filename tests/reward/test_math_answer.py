@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from megaent.answers.key import read_key
 from megaent.reward.checker_pool import CheckerPool
 from megaent.reward.math_answer import MathAnswer
 from megaent.reward.reward import Reward, make_reward
@@ -191,3 +193,21 @@ def test_groups_and_responses_keep_their_order(reward: Reward) -> None:
 def test_no_groups_is_no_work(reward: Reward) -> None:
     assert reward.grade([]) == []
     assert reward.grade([group("5")])[0].grades == ()
+
+
+def documented(repository: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(key, right answers, wrong ones) of each row of the table in docs/tasks.md."""
+    page = (repository / "docs" / "tasks.md").read_text()
+    rows = page.partition("| kind | key | right | wrong |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    for row in rows:
+        _, key, right, wrong = (re.findall(r"`([^`]+)`", cell) for cell in row.strip("| ").split(" | "))
+        yield key[0], right, wrong
+
+
+def test_the_table_of_answers_is_what_is_paid(reward: Reward, repository: Path) -> None:
+    rows = list(documented(repository))
+    assert len(rows) == 17
+    for key, right, wrong in rows:
+        grades = grade(reward, read_key(key), *(f"So \\boxed{{{answer}}}." for answer in right + wrong))
+        paid = [each.correct for each in grades]
+        assert paid == [True] * len(right) + [False] * len(wrong), f"{key}: {right} {wrong}"

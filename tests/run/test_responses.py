@@ -23,7 +23,7 @@ TRICKY = (
 
 
 def section(step: int, responses: tuple[str, ...] = TRICKY) -> str:
-    lines = [f"## step {step}\n"]
+    lines = [f"## step {step}\n", f"The first response to {len(responses)} of 64 prompts\n"]
     for response in responses:
         lines += ["reward 1 · 3 tokens · stop · entropy 0.100 nats · answer '3'"]
         lines += [_fenced(f"question\n{response}"), _fenced(response)]
@@ -49,8 +49,6 @@ def test_a_cut_anywhere_keeps_the_whole_sections_and_tells_of_the_others(tmp_pat
     path, damaged = tmp_path / "responses.md", tmp_path / "responses.md.damaged"
     data, first = written(path, 1, 2), len(section(1).encode())
     for cut in [*range(0, first, 7), *range(first, len(data), 5), len(data) - 1]:
-        if cut > first and data[:cut].endswith(b"```\n"):
-            continue  # right between two responses: what is there is whole
         path.write_bytes(data[:cut])
         damaged.unlink(missing_ok=True)
         (told,) = cut_responses(path, 2)
@@ -59,6 +57,14 @@ def test_a_cut_anywhere_keeps_the_whole_sections_and_tells_of_the_others(tmp_pat
         assert damaged.read_bytes() == data[:cut]
         path.write_bytes(data[:cut])
         assert len(cut_responses(path, 1)) == (cut < first), "what a kill cut of a later step is no loss"
+
+
+def test_a_section_of_an_earlier_version_has_no_count_and_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "responses.md"
+    earlier = "".join(line for line in section(1).splitlines(keepends=True) if "of 64 prompts" not in line)
+    path.write_text(earlier + section(2), newline="")
+    assert cut_responses(path, 1) == []
+    assert path.read_bytes() == earlier.encode()
 
 
 def test_another_encoding_is_told_and_kept_aside(tmp_path: Path) -> None:
