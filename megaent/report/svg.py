@@ -107,6 +107,38 @@ def density_chart(frame: Frame, cells: Sequence[Cell], *, top: float) -> str:
     return _picture(frame, draw)
 
 
+def marks_chart(frame: Frame, marks: Sequence[Mark], front: Sequence[Mark]) -> str:
+    """An ``<svg>`` of labelled points with intervals to both sides; those of ``front`` are joined."""
+
+    def draw(axes: Axes) -> None:
+        joined = sorted(front, key=lambda mark: mark.x)
+        axes.plot([m.x for m in joined], [m.y for m in joined], color=_COLOURS[1], linewidth=1.2)
+        for mark in marks:
+            colour = _COLOURS[1] if mark in front else _COLOURS[0]
+            axes.errorbar(
+                mark.x, mark.y, xerr=mark.x_half, yerr=mark.y_half, fmt="o", color=colour, markersize=4,
+                elinewidth=0.8, alpha=0.7,
+            )  # fmt: skip
+            axes.annotate(
+                mark.label,
+                (mark.x, mark.y),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=8,
+                color=_INK,
+            )
+
+    return _picture(frame, draw, is_counted=False)
+
+
+class Mark(NamedTuple):
+    label: str
+    x: float
+    y: float
+    x_half: float  # half-widths of the intervals; 0 for none
+    y_half: float
+
+
 class Cell(NamedTuple):
     left: float
     right: float
