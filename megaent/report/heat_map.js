@@ -13,7 +13,7 @@
     covariance: {label: "covariance", unit: "", hue: "--c0", below: "--c1"},
     segment: {label: "segment", classes: {high: "--c4", unique: "--c0", shared: "--c1", own_kind: "--c2"}},
   };
-  const MOST = 45;
+  const MOST = 50;  // percent; more would leave the text too little contrast
   const state = {run: 0, step: 0, by: "entropy"};
 
   const element = (tag, attributes, text) => {
@@ -33,7 +33,7 @@
       if (name === "segment") continue;
       const values = run.steps.flatMap(step => step.responses.flatMap(one => one[name]))
         .filter(value => value !== null).map(Math.abs).sort((a, b) => a - b);
-      largest[name] = values.length ? values[Math.floor(0.99 * (values.length - 1))] || values.at(-1) : 0;
+      largest[name] = values.length ? values[Math.floor(0.97 * (values.length - 1))] || values.at(-1) : 0;
     }
     return largest;
   });

@@ -67,7 +67,7 @@ def curves_chart(frame: Frame, lines: Sequence[Line]) -> str:
             _draw(axes, line, _COLOURS[index % NUM_COLOURS], _DASHES[index % len(_DASHES)])
         _set_range(axes, lines)
         if frame.top is not None:
-            axes.set_ylim(top=frame.top)
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=frame.top)
         if len(lines) > 1:
             axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
 
@@ -108,9 +108,15 @@ def density_chart(frame: Frame, cells: Sequence[Cell], *, top: float) -> str:
 
 
 def marks_chart(frame: Frame, marks: Sequence[Mark], front: Sequence[Mark]) -> str:
-    """An ``<svg>`` of labelled points with intervals to both sides; those of ``front`` are joined."""
+    """An ``<svg>`` of labelled points with intervals to both sides; those of ``front`` are joined.
+
+    The horizontal axis is logarithmic where the points are far apart.
+    """
+    is_wide = min(mark.x for mark in marks) > 0 and max(m.x for m in marks) > 3 * min(m.x for m in marks)
 
     def draw(axes: Axes) -> None:
+        if is_wide:
+            axes.set_xscale("log", subs=[])
         joined = sorted(front, key=lambda mark: mark.x)
         axes.plot([m.x for m in joined], [m.y for m in joined], color=_COLOURS[1], linewidth=1.2)
         for mark in marks:
@@ -128,7 +134,7 @@ def marks_chart(frame: Frame, marks: Sequence[Mark], front: Sequence[Mark]) -> s
                 color=_INK,
             )
 
-    return _picture(frame, draw, is_counted=False)
+    return _picture(frame, draw, is_counted=False, is_logarithmic=is_wide)
 
 
 class Mark(NamedTuple):
@@ -160,13 +166,15 @@ def _chunks(points: Sequence[tuple[float, float]], count: int) -> list[Sequence[
     return [points[first : first + size] for first in range(0, len(points), size)]
 
 
-def _picture(frame: Frame, draw: Callable[[Axes], None], *, is_counted: bool = True) -> str:
+def _picture(
+    frame: Frame, draw: Callable[[Axes], None], *, is_counted: bool = True, is_logarithmic: bool = False
+) -> str:
     """``is_counted``: the horizontal axis has whole numbers."""
     try:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+        from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
     except ImportError as error:
         raise MissingDependency("matplotlib is not installed; run `pip install 'megaent[train]'`") from error
     settings: dict[Any, Any] = {
@@ -189,7 +197,10 @@ def _picture(frame: Frame, draw: Callable[[Axes], None], *, is_counted: bool = T
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=is_counted, nbins=6))
+        counted = MaxNLocator(integer=is_counted, nbins=6)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_logarithmic else counted)
+        if is_logarithmic:
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.margins(x=0.01)
         file = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
