@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from megaent.report.alarms import alarms
 from megaent.report.page import (
     Cell,
     Number,
@@ -148,7 +149,15 @@ def _state(run: RunFiles) -> list[str]:
     if rows:
         caption = "Held-out prompts before the first step and after the last"
         parts.append(table(("measure", "before", "after"), rows, caption=caption))
-    return parts
+    return [*parts, _alarms(run)] if run.metrics else parts
+
+
+def _alarms(run: RunFiles) -> str:
+    found = alarms(run.metrics)
+    if not found:
+        return paragraph("No alarm rang.")
+    rows = [[str(alarm.step), alarm.name, alarm.cause, alarm.advice] for alarm in found]
+    return table(("step", "alarm", "likely cause", "what to try"), rows, caption="Alarms")
 
 
 def _charts(run: RunFiles, panels: Sequence[Panel], name: str) -> str:

@@ -92,6 +92,15 @@ def test_it_opens_from_the_disk_at_every_width(browser: Any, pages: dict[str, st
     looked.close()
 
 
+@pytest.mark.parametrize("name", ["runs", "sweep"])
+def test_the_examples_open(browser: Any, repository: Path, name: str) -> None:
+    file = repository / "docs" / "examples" / f"{name}.html"
+    assert file.stat().st_size < 5_000_000
+    looked = Looked(browser, file.as_uri())
+    assert looked.page.locator("h2").count() >= 5
+    looked.close()
+
+
 def test_the_token_map_works_by_keyboard(browser: Any, pages: dict[str, str]) -> None:
     looked = Looked(browser, pages["run"])
     page = looked.page

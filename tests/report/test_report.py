@@ -186,6 +186,17 @@ def test_names_in_pictures_stay_text(tmp_path: Path) -> None:
     assert {"_<b>&\ufffd$x^$", "日本"} <= {text.strip() for text in page.texts["text"]}
 
 
+def test_alarms_of_the_run_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    page = page_of(run, out=tmp_path / "r.html")
+    # Entropies of 0.1 to 3 nats, five steps' mean above three times the first five's from step 12 on.
+    assert "entropy explosion" in page.texts["td"]
+    assert "12" in page.texts["th"]
+    lines = [render_line(step, {"entropy/mean": 0.5}) for step in range(1, 30)]
+    (run / "metrics.jsonl").write_text("".join(lines))
+    assert "No alarm rang." in page_of(run, out=tmp_path / "r.html").text()
+
+
 def test_the_observatory_is_drawn_from_the_tables(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_tables(run, steps=30, texts=("one", EVIL), prompt=EVIL, segments=True)
