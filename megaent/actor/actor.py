@@ -72,6 +72,10 @@ class Actor(Protocol):
         """``check`` [K]: tokens of this rank's batch whose statistics are computed a second time."""
         ...
 
+    def drift(self, batch: Experience, *, temperature: float) -> Metrics:
+        """How far the precision in use is from the full one, on some of the batch's tokens; may be empty."""
+        ...
+
     def update(
         self,
         batch: Experience,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
+from megaent.actor.drift import Drift
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.kept_graphs import KeptGraphs, graph_bytes_per_token
 from megaent.actor.microbatch import (
@@ -37,6 +38,7 @@ from megaent.actor.optimizer import (
     wrap_data_parallel,
 )
 from megaent.actor.parallel import ContextParallel, Layout
+from megaent.actor.precision import Precision, length_multiple
 from megaent.actor.state import load_state, save_state
 from megaent.errors import ConfigError, NumericsError
 from megaent.model_folder.architecture import Architecture, read_architecture
@@ -59,6 +61,7 @@ class ActorOptions:
     microbatch_tokens: int = 8192
     share_prompts: bool = False
     kept_graphs_gib: float = 0.0
+    precision: Precision = field(default_factory=Precision)
     distributed_optimizer: bool = False
 
 
@@ -75,16 +78,19 @@ class MegatronActor:
             dtype=DTYPES[options.dtype],
             recompute=options.recompute,
             implementation=options.implementation,
+            precision=options.precision,
         )
         self._rules = PackRules.of(
             options.microbatch_tokens,
             cp=layout.sizes.cp,
             tp=layout.sizes.tp if layout.sizes.sequence_parallel else 1,
             shares_prompts=options.share_prompts,
+            multiple=length_multiple(options.precision),
         )
         self._kept = KeptGraphs(self._tokens_kept())
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
+        self._drift = Drift(self.models, self.config, options.precision)
         for model in self.models:
             model.to(layout.device)
         self.load_folder(folder)
@@ -146,6 +152,19 @@ class MegatronActor:
         _check_statistics(log_prob, entropy)
         require_agreement(disagrees)
         return log_prob, entropy
+
+    def drift(self, batch: Experience, *, temperature: float) -> Metrics:
+        """Differences of log-probabilities between the precision in use and the full one, on one pack.
+
+        Nats, over all replicas. Raises NumericsError when their mean exceeds ``precision.drift_limit``.
+        """
+        packs = self._packs(batch, list(range(batch.num_responses)))[:1]
+        packs += [[]] * (self._agree(len(packs)) - len(packs))
+        rounded = self._statistics(batch, packs, temperature)[0]
+        with self._drift.without():
+            full = self._statistics(batch, packs, temperature)[0]
+        measured_T = torch.isin(batch.owner, torch.tensor(packs[0] if packs else []))
+        return self._drift.metrics((rounded - full)[measured_T], self.layout)
 
     # ------------------------------------------------------------ update
 

@@ -54,9 +54,9 @@ class PackRules:
     shares_prompts: bool = False  # a group's prompt stands once in a pack; without context parallelism
 
     @classmethod
-    def of(cls, budget: int, *, cp: int, tp: int, shares_prompts: bool) -> PackRules:
-        """``tp`` counts under sequence parallelism only."""
-        return cls(budget, cp, 2 * cp * tp if cp > 1 else tp, shares_prompts)
+    def of(cls, budget: int, *, cp: int, tp: int, shares_prompts: bool, multiple: int = 1) -> PackRules:
+        """``tp`` counts under sequence parallelism only; ``multiple``: of tokens a rank, for its kernels."""
+        return cls(budget, cp, (2 * cp * tp if cp > 1 else tp) * multiple, shares_prompts)
 
     def padded(self, length: int) -> int:
         unit = 2 * self.cp if self.cp > 1 else 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from megaent.actor.attention import PackedAttention, PackedSequences, RMSNorm
 from megaent.actor.canary import disagreement
+from megaent.actor.precision import Precision, megatron_options
 from megaent.actor.rotary import Angles, inverse_frequencies, softmax_scale
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
@@ -99,6 +102,13 @@ class PolicyModel(GPTModel):
         return torch.stack([stats.log_prob, stats.entropy, disagrees_N])
 
 
+RECOMPUTE_ALL: Mapping[str, Any] = {
+    "recompute_granularity": "full",
+    "recompute_method": "uniform",
+    "recompute_num_layers": 1,
+}
+
+
 def transformer_config(
     architecture: Architecture,
     sizes: Sizes,
@@ -106,6 +116,7 @@ def transformer_config(
     dtype: torch.dtype,
     recompute: bool,
     implementation: str,
+    precision: Precision | None = None,
 ) -> TransformerConfig:
     """Megatron's configuration of ``architecture`` under a layout; ``recompute`` every layer or none."""
     on_gpu = torch.cuda.is_available()
@@ -114,11 +125,6 @@ def transformer_config(
             "yarn beside layers without rotation needs a scale for each layer, which Transformer Engine is "
             "not given; set model.implementation=local"
         )
-    recomputation = (
-        {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
-        if recompute
-        else {}
-    )
     return TransformerConfig(
         num_layers=architecture.num_layers,
         hidden_size=architecture.hidden_size,
@@ -157,7 +163,8 @@ def transformer_config(
         apply_rope_fusion=implementation == "transformer_engine",
         persist_layer_norm=False,
         batch_p2p_comm=on_gpu,
-        **recomputation,
+        **(RECOMPUTE_ALL if recompute else {}),
+        **megatron_options(precision or Precision()),  # type: ignore[arg-type]
     )
 
 

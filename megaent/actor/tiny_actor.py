@@ -47,6 +47,10 @@ class TinyActor:
             stats = self._statistics(batch, temperature)
         return replace(batch, log_prob_old=stats.log_prob, entropy=stats.entropy)
 
+    def drift(self, batch: Experience, *, temperature: float) -> Metrics:
+        del batch, temperature
+        return {}  # there is one precision here
+
     def update(
         self,
         batch: Experience,

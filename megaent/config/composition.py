@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from megaent import config_folder
 from megaent.actor.options import OptimOptions, ParallelOptions
+from megaent.actor.precision import PRECISIONS
 from megaent.actor.sizes import world_size
 from megaent.config.overrides import as_typed
 from megaent.config.paths import make_absolute
@@ -51,7 +52,7 @@ def register() -> None:
 _GROUPS: dict[str, dict[str, type]] = {
     group: {name: entry.options for name, entry in registry.items()}
     for group, registry in (("model", MODELS), ("data", TASKS), ("rollout", ENGINES))
-}
+} | {"precision": dict(PRECISIONS)}
 
 
 def _node(method: str) -> type:

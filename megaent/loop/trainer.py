@@ -49,6 +49,7 @@ class Trainer:
     mismatch_limit: float = 0.0  # nats, of the mean absolute mismatch; 0 only reports
     agreement: Agreement | None = None  # of servers and actor, checked after publications
     canary_every: int = 0  # steps between checks of the ops against the reference backend; 0 never
+    drift_every: int = 0  # steps between comparisons of the precision with the full one; 0 never
     staleness: int = 0  # steps that generation runs ahead of training
 
     @property
@@ -68,11 +69,13 @@ class Trainer:
         collected = self.collector.collect(step)
         agreed = self.check_publication()
         batch = self.pack(step, collected.groups)
+        drifted = self.check_precision(step, batch)
         batch = self.score(step, batch)
         terms, labels, estimated = self.estimate(step, batch)
         updated = self.update(step, batch, terms)
         published = self.publish(step)
-        metrics, histogram = self._account(step, collected, batch, agreed | estimated | updated | published)
+        told = agreed | drifted | estimated | updated | published
+        metrics, histogram = self._account(step, collected, batch, told)
         return StepReport(
             metrics=metrics,
             groups=collected.groups,
@@ -107,6 +110,13 @@ class Trainer:
         if steps is not None:
             batch = mark_steps(batch, *self._step_tokens(steps))
         return self.course.with_history(step, batch)
+
+    def check_precision(self, step: int, batch: Experience) -> Metrics:
+        """In the steps in which it is due: how far log-probabilities are from those in full precision."""
+        if not self.drift_every or (step - 1) % self.drift_every:
+            return {}
+        with self.clock.measure("score"):
+            return self.actor.drift(batch, temperature=self._temperature(step))
 
     @timed
     def score(self, step: int, batch: Experience) -> Experience:

@@ -85,6 +85,7 @@ class TrainConfig:
     rollout: Any = MISSING
     method: Any = MISSING
     optim: OptimOptions = field(default_factory=OptimOptions)
+    precision: Any = MISSING
     parallel: ParallelOptions = field(default_factory=ParallelOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)

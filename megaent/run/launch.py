@@ -12,6 +12,7 @@ import torch
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel, resolve_device
+from megaent.actor.precision import Fp8, Fp8Simulation, Precision, lacking, resolve, this_machine
 from megaent.data.jsonl import JsonlOptions
 from megaent.data.prompts import PromptStream
 from megaent.data.registry import load_task
@@ -44,7 +45,21 @@ def check_before_building(config: TrainConfig) -> None:
     device = resolve_device(config.device)
     config.parallel.shares_prompts(implementation=config.model.implementation, device=device.type)
     check_staleness(config.method, config.rollout.staleness)
+    config.precision = chosen_precision(config)
     require_grader(getattr(config.data, "reward", "math"))
+
+
+def chosen_precision(config: TrainConfig) -> Precision:
+    """What is computed in on this machine. Raises ConfigError for what is not possible here."""
+    dtype, implementation = config.model.dtype, config.model.implementation
+    machine = this_machine()
+    chosen = resolve(config.precision, dtype=dtype, implementation=implementation, machine=machine)
+    if chosen.name != config.precision.name:
+        why = lacking(Fp8(), dtype, implementation, machine) or f"{machine.card} has it"
+        log.info("precision=%s is %s here: fp8 %s", config.precision.name, chosen.name, why)
+    if isinstance(chosen, Fp8Simulation):
+        log.info("precision=fp8_sim simulates FP8's rounding (%s) and computes in full", chosen.recipe)
+    return chosen
 
 
 def check_staleness(schedule: Schedule, staleness: int) -> None:
@@ -100,6 +115,7 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
             recompute=config.model.recompute,
             microbatch_tokens=config.parallel.microbatch_tokens,
             kept_graphs_gib=config.parallel.kept_graphs_gib,
+            precision=config.precision,
             share_prompts=config.parallel.shares_prompts(
                 implementation=config.model.implementation, device=layout.device.type
             ),
@@ -167,6 +183,7 @@ def build_trainer(
         mismatch_limit=config.rollout.mismatch_limit,
         agreement=build_agreement(config, actor, engine, task),
         canary_every=config.run.canary_every,
+        drift_every=getattr(config.precision, "probe_every", 0),
         staleness=config.rollout.staleness,
     )
 

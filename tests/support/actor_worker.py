@@ -18,6 +18,7 @@ from megatron.core import parallel_state
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel
+from megaent.actor.precision import PRECISIONS
 from megaent.actor.sizes import Sizes
 from megaent.experience.pack import assign_minibatches, pack
 from megaent.methods import build_method
@@ -73,6 +74,7 @@ def run(job: dict, layout: Layout) -> None:
             share_prompts=job["share_prompts"],
             kept_graphs_gib=job["kept_graphs_gib"],
             recompute=job.get("recompute", False),
+            precision=PRECISIONS[job.get("precision", "full")](**job.get("precision_options", {})),
         ),
         AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),
     )

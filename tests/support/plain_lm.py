@@ -52,8 +52,8 @@ class PlainModel:
             p = f"model.layers.{i}."
             x = x + self._attention(p + "self_attn.", self._norm(x, p + "input_layernorm.weight"))
             h = self._norm(x, p + "post_attention_layernorm.weight")
-            gate, up = h @ w[p + "mlp.gate_proj.weight"].T, h @ w[p + "mlp.up_proj.weight"].T
-            x = x + (gate * torch.sigmoid(gate) * up) @ w[p + "mlp.down_proj.weight"].T
+            gate, up = self._linear(p + "mlp.gate_proj", h), self._linear(p + "mlp.up_proj", h)
+            x = x + self._linear(p + "mlp.down_proj", gate * torch.sigmoid(gate) * up)
         head = w.get("lm_head.weight", w["model.embed_tokens.weight"])
         return self._norm(x, "model.norm.weight") @ head.T
 
@@ -72,10 +72,13 @@ class PlainModel:
         future = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
         weights = scores.masked_fill(future, -torch.inf).softmax(-1)
         out = torch.einsum("hqk,khd->qhd", weights, v).reshape(len(x), -1)
-        return out @ self.weights[prefix + "o_proj.weight"].T
+        return self._linear(prefix + "o_proj", out)
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        return x @ self.weights[name + ".weight"].T
 
     def _project(self, name: str, x: Tensor, heads: int, width: int, norm: str | None) -> Tensor:
-        out = x @ self.weights[name + ".weight"].T
+        out = self._linear(name, x)
         if name + ".bias" in self.weights:
             out = out + self.weights[name + ".bias"]
         out = out.view(len(x), heads, width)
