@@ -12,10 +12,15 @@ from megaent.errors import MegaentError
 
 def replace_file(path: Path, text: str) -> None:
     """Write ``text`` as the whole of ``path``; readers see the old file or the new one. Raises OSError."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes | memoryview) -> None:
+    """The same of bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    with aside.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

@@ -18,6 +18,7 @@ LONG_FILES: dict[str, str] = {}
 
 _IGNORED = {"build", "runs", "models", "__pycache__", "node_modules"}
 _TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".cpp", ".h", ".cu", ".sh", ""}
+_TEXT |= {".js", ".css"}
 
 
 def source_files(root: Path) -> Iterator[Path]:
@@ -122,4 +123,5 @@ def test_the_wheel_holds_every_module_and_configuration(repository: Path, tmp_pa
     }
     kernels = {str(p.relative_to(tree / "kernels")) for p in (tree / "kernels").rglob("*.py")}
     assert configs
-    assert held == configs | kernels | {str(p.relative_to(tree)) for p in library_files(tree)}
+    assets = {f"megaent/report/heat_map.{kind}" for kind in ("js", "css")}
+    assert held == configs | kernels | assets | {str(p.relative_to(tree)) for p in library_files(tree)}

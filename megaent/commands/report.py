@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from megaent.durable import replace_file
 from megaent.errors import ConfigError, DataError
 from megaent.report.comparison_sections import comparison_sections, names_of
+from megaent.report.heat_map import heat_map_section
+from megaent.report.observatory import read_tables
+from megaent.report.observatory_sections import MOST_RUNS, observatory_section
 from megaent.report.page import GENERATOR, Section, paragraph, render_page
-from megaent.report.run_files import read_run
+from megaent.report.run_files import RunFiles, read_run
 from megaent.report.run_sections import run_sections, state_of
 from megaent.report.sweep_record import SWEEP, read_sweep
 from megaent.report.sweep_sections import sweep_sections
 from megaent.report.sweep_table import points_of
+from megaent.report.tables import FOLDER as TABLES
 
 FILE = "report.html"
 
@@ -51,13 +55,30 @@ def _page(folders: Sequence[Path]) -> str:
     sweeps = [str(folder) for folder in folders if (folder / SWEEP).is_file()]
     if sweeps:
         raise ConfigError(f"{sweeps[0]} is a sweep, which has a report of its own; compare runs with runs")
-    runs = dict(zip(names_of(folders), map(read_run, folders), strict=True))
-    return _rendered(f"{len(runs)} runs", ", ".join(runs), comparison_sections(runs))
+    names = names_of(folders)
+    runs = dict(zip(names, map(read_run, folders), strict=True))
+    seen = dict(zip(names, folders, strict=True))
+    return _rendered(
+        f"{len(runs)} runs", ", ".join(runs), [*comparison_sections(runs), *_looked_at(runs, seen)]
+    )
 
 
 def _of_run(folder: Path) -> str:
     run = read_run(folder)
-    return _rendered(f"Run {folder.name}", state_of(run), run_sections(run))
+    first, curves, *others = run_sections(run)
+    looked_at = _looked_at({folder.name: run}, {folder.name: folder})
+    return _rendered(f"Run {folder.name}", state_of(run), [first, curves, *looked_at, *others])
+
+
+def _looked_at(runs: Mapping[str, RunFiles], folders: Mapping[str, Path]) -> list[Section]:
+    """What only tables can show, of the first runs that have them."""
+    with_tables = [name for name, folder in folders.items() if (folder / TABLES).is_dir()]
+    tables = {name: read_tables(folders[name]) for name in with_tables[:MOST_RUNS]}
+    left_out = len(with_tables) - len(tables)
+    seen = observatory_section(
+        {name: (runs[name], found) for name, found in tables.items()}, left_out=left_out
+    )
+    return [*seen, *heat_map_section(tables)]
 
 
 def _of_sweep(folder: Path) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from megaent.errors import DataError
 from megaent.report.alarms import alarms
-from megaent.report.metrics import read_metrics
+from megaent.report.metrics import read_whole_lines
 from megaent.report.progress import Progress
 
 
@@ -55,8 +55,9 @@ def _follow(folder: Path, steps: int, every: float | None, console: Console | No
 
 
 def _records(folder: Path) -> list[dict[str, float]]:
+    """The steps that can be read; a line that is cut or damaged is none, as in a report."""
     path = folder / "metrics.jsonl"
-    return read_metrics(path) if path.exists() else []
+    return read_whole_lines(path)[0] if path.exists() else []
 
 
 def _steps(folder: Path) -> int:

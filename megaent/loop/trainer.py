@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,6 +20,7 @@ from megaent.loop.collect import Collected, Collector
 from megaent.loop.course import Course
 from megaent.objective.estimate import estimate
 from megaent.objective.method import ReasoningSteps
+from megaent.objective.seen import Labels
 from megaent.randomness import draw_seed
 from megaent.sync.publish import publish
 from megaent.types import Experience, Group, Metrics, TokenTerms
@@ -31,6 +33,8 @@ class StepReport:
     metrics: Metrics
     groups: list[Group]
     batch: Experience
+    terms: TokenTerms
+    labels: Mapping[str, Labels]  # of the batch's tokens, where the method's pieces gave some
     entropy_histogram: torch.Tensor
 
 
@@ -67,10 +71,19 @@ class Trainer:
         batch = self.pack(step, collected.groups)
         drifted = self.check_precision(step, batch)
         batch = self.score(step, batch)
-        terms, estimated = self.estimate(step, batch)
+        terms, labels, estimated = self.estimate(step, batch)
         updated = self.update(step, batch, terms)
         published = self.publish(step)
-        return self._account(step, collected, batch, agreed | drifted | estimated | updated | published)
+        told = agreed | drifted | estimated | updated | published
+        metrics, histogram = self._account(step, collected, batch, told)
+        return StepReport(
+            metrics=metrics,
+            groups=collected.groups,
+            batch=batch,
+            terms=terms,
+            labels=labels,
+            entropy_histogram=histogram,
+        )
 
     # ------------------------------------------------------------ the verbs
 
@@ -116,10 +129,11 @@ class Trainer:
         )
 
     @timed
-    def estimate(self, step: int, batch: Experience) -> tuple[TokenTerms, Metrics]:
+    def estimate(self, step: int, batch: Experience) -> tuple[TokenTerms, Mapping[str, Labels], Metrics]:
         """The step's method, reduced to one number per token and term."""
         seen = self.course.seen(step, batch, self.num_minibatches)
-        return estimate(self.course.method_at(step), seen)
+        terms, metrics = estimate(self.course.method_at(step), seen)
+        return terms, seen.notes.labels, metrics
 
     @timed
     def update(self, step: int, batch: Experience, terms: TokenTerms) -> Metrics:
@@ -144,8 +158,10 @@ class Trainer:
 
     # ------------------------------------------------------------ accounting
 
-    def _account(self, step: int, collected: Collected, batch: Experience, metrics: Metrics) -> StepReport:
-        """What is told of the step, and what the method's controllers learn from it."""
+    def _account(
+        self, step: int, collected: Collected, batch: Experience, metrics: Metrics
+    ) -> tuple[Metrics, torch.Tensor]:
+        """What is told of the step, with its entropy histogram, and what the method's controllers learn."""
         described, histogram = describe(
             batch, self.layout, vocab_size=self.actor.vocab_size, version=step - 1
         )
@@ -154,8 +170,7 @@ class Trainer:
         self.course.state.after_step(self.course.method_at(step), metrics)
         self._check_mismatch(metrics)
         metrics |= self.clock.take() | {"time/generate_hidden_s": self.collector.source.hidden_s}
-        metrics |= rates(metrics)
-        return StepReport(metrics=metrics, groups=collected.groups, batch=batch, entropy_histogram=histogram)
+        return metrics | rates(metrics), histogram
 
     def _of_sampled(self, step: int, collected: Collected, kept: Metrics) -> Metrics:
         """Where only some groups are learnt from: the usual names for all, ``kept/…`` for those."""

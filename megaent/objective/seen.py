@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +22,21 @@ def totals(population: Replicas, values: Sequence[Tensor], key_N: Tensor, num_ke
     return rounded(population.sum(sums_KML).flatten(0, 1)).view(len(values), num_keys)
 
 
+class Labels(NamedTuple):
+    """Which of a few classes each token belongs to."""
+
+    kind: Tensor  # [T] int64, index into ``names``
+    names: tuple[str, ...]
+
+
 class Notes:
-    """Means that pieces report on the way; summed over the replicas once, at the end, whoever holds what."""
+    """Means that pieces report on the way; summed over the replicas once, at the end, whoever holds what.
+
+    ``labels`` are for people who look at single tokens: what a piece knew of each, never reduced.
+    """
 
     def __init__(self) -> None:
+        self.labels: dict[str, Labels] = {}
         self._sums: dict[str, Tensor] = {}  # name -> [2, L] of the values, and of how many
 
     def mean(self, name: str, value: Tensor, where: Tensor | None = None) -> None:

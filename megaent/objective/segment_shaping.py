@@ -13,12 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from megaent.objective.seen import Seen
+from megaent.objective.seen import Labels, Seen
 from megaent.objective.segments import linked_patterns, segments
 from megaent.ops.segment_support import Segments, segment_support
 
 MODES = ("clean", "released")
 HIGH, UNIQUE, SHARED, OWN_KIND = range(4)
+KINDS = ("high", "unique", "shared", "own_kind")
 
 
 class GroupTokens(NamedTuple):
@@ -70,6 +71,7 @@ class SegmentSupport:
         seen.notes.mean("less/correct_only", (kind_T == OWN_KIND) & right_T, mask_T)
         seen.notes.mean("less/incorrect_only", (kind_T == OWN_KIND) & ~right_T, mask_T)
         seen.notes.mean("less/unique", kind_T == UNIQUE, mask_T)
+        seen.notes.labels["segment"] = Labels(kind_T, KINDS)
         return weight_T.to(advantage_T.dtype) * advantage_T
 
     def multipliers(self, seen: Seen) -> tuple[Tensor, Tensor]:

@@ -94,11 +94,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def read_whole_lines(path: Path) -> tuple[list[dict[str, float]], bool, int]:
     """The lines that are a step's, whether the last line is cut, and how many others are no step's.
 
-    For readers of a file that may be under way or damaged; ``read_metrics`` is for those who own it.
+    Each step once, its first line, in order. For readers of a file that may be under way or damaged;
+    ``read_metrics`` is for those who own it.
     """
     *lines, last = path.read_bytes().split(b"\n")
     found = [_record(line) for line in lines if line.strip()]
-    return [record for record in found if record is not None], bool(last.strip()), found.count(None)
+    by_step = {record["step"]: record for record in reversed(found) if record is not None}
+    return [by_step[step] for step in sorted(by_step)], bool(last.strip()), found.count(None)
 
 
 def truncate_after(path: Path, step: int) -> list[str]:

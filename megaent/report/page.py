@@ -1,15 +1,18 @@
 """A page of HTML that stands alone: what comes from a run is escaped here and never taken as markup.
 
-The page loads nothing and runs nothing, which its own Content-Security-Policy holds it to.
+The page loads nothing, and runs nothing but the scripts of its sections, each named by its hash, which its
+own Content-Security-Policy holds it to.
 """
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 GENERATOR = "megaent report"
 NUM_COLOURS = 8
 _LIGHT = ("#1f5fa8", "#b3432e", "#23784a", "#7a4fa3", "#a0620b", "#0b7285", "#a3336f", "#555555")
@@ -33,6 +36,8 @@ class Section:
 
     heading: str
     parts: tuple[str, ...]
+    script: str = ""  # of this package, never made of what a run says
+    style: str = ""
 
 
 def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
@@ -48,16 +53,18 @@ def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
         + "\n</section>"
         for name, section in zip(names, sections, strict=True)
     )
+    scripts = list(dict.fromkeys(section.script for section in sections if section.script))
+    styles = dict.fromkeys(section.style for section in sections)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="{GENERATOR}">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>
-<style>{_style()}</style>
+<style>{_style()}{"".join(styles)}</style>
 </head>
 <body>
 <a class="skip" href="#main">Skip to the content</a>
@@ -69,9 +76,17 @@ def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
 <main id="main">
 {body}
 </main>
+{"".join(f"<script>{script}</script>" for script in scripts)}
 </body>
 </html>
 """
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    if not scripts:
+        return _POLICY
+    digests = [b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    return f"{_POLICY}; script-src " + " ".join(f"'sha256-{digest}'" for digest in digests)
 
 
 def table(

@@ -119,10 +119,8 @@ def _read_metrics(run: RunFiles) -> None:
     if not file.is_file():
         run.notes.append("There is no metrics.jsonl yet: no step has ended.")
         return
-    lines, is_torn, num_foreign = read_whole_lines(file)
+    run.metrics, is_torn, num_foreign = read_whole_lines(file)
     run.written = datetime.fromtimestamp(file.stat().st_mtime)
-    by_step = {line["step"]: line for line in reversed(lines)}
-    run.metrics = [by_step[step] for step in sorted(by_step)]
     if is_torn:
         run.notes.append("The last line of metrics.jsonl is cut and left out: a step was being written.")
     if num_foreign:
@@ -131,7 +129,8 @@ def _read_metrics(run: RunFiles) -> None:
         run.notes.append("metrics.jsonl holds no finished step.")
     num_lacking = run.steps - len(run.metrics)
     if 0 < num_lacking <= _MOST_LACKING:
-        lacking = [step for step in range(1, run.steps + 1) if step not in by_step]
+        known = {line["step"] for line in run.metrics}
+        lacking = [step for step in range(1, run.steps + 1) if step not in known]
         run.notes.append(f"metrics.jsonl lacks {step_ranges(lacking)}.")
     elif num_lacking:
         run.notes.append(f"metrics.jsonl lacks {num_lacking} of {run.steps} steps.")

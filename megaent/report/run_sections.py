@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from megaent.report.alarms import alarms
 from megaent.report.page import (
     Cell,
     Number,
@@ -148,7 +149,15 @@ def _state(run: RunFiles) -> list[str]:
     if rows:
         caption = "Held-out prompts before the first step and after the last"
         parts.append(table(("measure", "before", "after"), rows, caption=caption))
-    return parts
+    return [*parts, _alarms(run)] if run.metrics else parts
+
+
+def _alarms(run: RunFiles) -> str:
+    found = alarms(run.metrics)
+    if not found:
+        return paragraph("No alarm rang.")
+    rows = [[str(alarm.step), alarm.name, alarm.cause, alarm.advice] for alarm in found]
+    return table(("step", "alarm", "likely cause", "what to try"), rows, caption="Alarms")
 
 
 def _charts(run: RunFiles, panels: Sequence[Panel], name: str) -> str:
@@ -182,11 +191,11 @@ def chart(run: RunFiles, panel: Panel, name: str) -> str:
     return f"<figure>{caption}{svg}{folded('Numbers', numbers)}</figure>"
 
 
-def in_words(lines: Sequence[Line], unit: str) -> str:
-    """What a picture shows, for a screen reader: where each curve begins and ends, its least and largest."""
+def in_words(lines: Sequence[Line], unit: str, across: str = "step") -> str:
+    """What a picture shows, for a screen reader: ends, least and largest of each curve."""
     told = [
-        f"{line.label}: {line.values[0]:.3g} at step {line.steps[0]:g}, {line.values[-1]:.3g} at step "
-        f"{line.steps[-1]:g}, between {min(line.values):.3g} and {max(line.values):.3g}"
+        f"{line.label}: {line.values[0]:.3g} at {across} {line.steps[0]:g}, {line.values[-1]:.3g} at "
+        f"{across} {line.steps[-1]:g}, between {min(line.values):.3g} and {max(line.values):.3g}"
         for line in lines
     ]
     return f"In {unit}. " + ". ".join(told) + "."

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
 from megaent.errors import MissingDependency
@@ -42,21 +42,144 @@ class Line:
     high: Sequence[float] = ()
 
 
-def line_chart(name: str, lines: Sequence[Line], *, title: str, unit: str, words: str) -> str:
-    """An ``<svg>`` whose ids begin with ``name``; ``words`` say what is to be seen, for who cannot see it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """What every picture has; ids begin with ``name``, ``words`` are for who cannot see it."""
 
-    Faint are the steps and full is their trend (``curves.smooth``) where a line has 20 points or more.
+    name: str
+    title: str
+    unit: str  # of the vertical axis
+    words: str
+    across: str = "step"
+    top: float | None = None  # of the vertical axis, where several pictures share it
+
+
+def line_chart(name: str, lines: Sequence[Line], *, title: str, unit: str, words: str) -> str:
+    """Curves over the steps: faint are the steps, full is their trend where a line has 20 points or more."""
+    return curves_chart(Frame(name=name, title=title, unit=unit, words=words), lines)
+
+
+def curves_chart(frame: Frame, lines: Sequence[Line]) -> str:
+    """An ``<svg>`` of curves over anything."""
+
+    def draw(axes: Axes) -> None:
+        for index, line in enumerate(lines):
+            _draw(axes, line, _COLOURS[index % NUM_COLOURS], _DASHES[index % len(_DASHES)])
+        _set_range(axes, lines)
+        if frame.top is not None:
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=frame.top)
+        if len(lines) > 1:
+            axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+
+    return _picture(frame, draw)
+
+
+def points_chart(frame: Frame, points: Sequence[tuple[float, float]], line: Line) -> str:
+    """An ``<svg>`` of single points, the later the fuller, and a curve through them."""
+
+    def draw(axes: Axes) -> None:
+        for index, part in enumerate(_chunks(points, 8)):
+            shade = 0.2 + 0.6 * (index + 1) / 8
+            axes.plot(
+                *zip(*part, strict=True), ".", color=_COLOURS[0], alpha=shade, markersize=4, markeredgewidth=0
+            )
+        axes.plot(line.steps, line.values, color=_COLOURS[1], linewidth=1.7)
+
+    return _picture(frame, draw, is_counted=False)
+
+
+def density_chart(frame: Frame, cells: Sequence[Cell], *, top: float) -> str:
+    """An ``<svg>`` of cells, the fuller the larger their share; the vertical axis is a square root."""
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.collections import PolyCollection
+        from matplotlib.colors import to_rgba
+
+        corners = [[(c.left, c.low), (c.right, c.low), (c.right, c.high), (c.left, c.high)] for c in cells]
+        most = max(cell.share for cell in cells)
+        shades = [to_rgba(_COLOURS[0], max(0.04, round((cell.share / most) ** 0.5, 2))) for cell in cells]
+        axes.add_collection(PolyCollection(corners, facecolors=shades, linewidths=0))
+        axes.set_yscale("function", functions=(_root, _square))
+        axes.set_xlim(min(cell.left for cell in cells), max(cell.right for cell in cells))
+        axes.set_ylim(0, top)
+        axes.set_yticks([tick for tick in (0, 0.02, 0.1, 0.3, 0.7, 1.5, 3, 6, 12) if tick <= top])
+
+    return _picture(frame, draw)
+
+
+def marks_chart(frame: Frame, marks: Sequence[Mark], front: Sequence[Mark]) -> str:
+    """An ``<svg>`` of labelled points with intervals to both sides; those of ``front`` are joined.
+
+    The horizontal axis is logarithmic where the points are far apart.
     """
+    is_wide = min(mark.x for mark in marks) > 0 and max(m.x for m in marks) > 3 * min(m.x for m in marks)
+
+    def draw(axes: Axes) -> None:
+        if is_wide:
+            axes.set_xscale("log", subs=[])
+        joined = sorted(front, key=lambda mark: mark.x)
+        axes.plot([m.x for m in joined], [m.y for m in joined], color=_COLOURS[1], linewidth=1.2)
+        for mark in marks:
+            colour = _COLOURS[1] if mark in front else _COLOURS[0]
+            axes.errorbar(
+                mark.x, mark.y, xerr=mark.x_half, yerr=mark.y_half, fmt="o", color=colour, markersize=4,
+                elinewidth=0.8, alpha=0.7,
+            )  # fmt: skip
+            axes.annotate(
+                mark.label,
+                (mark.x, mark.y),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=8,
+                color=_INK,
+            )
+
+    return _picture(frame, draw, is_counted=False, is_logarithmic=is_wide)
+
+
+class Mark(NamedTuple):
+    label: str
+    x: float
+    y: float
+    x_half: float  # half-widths of the intervals; 0 for none
+    y_half: float
+
+
+class Cell(NamedTuple):
+    left: float
+    right: float
+    low: float
+    high: float
+    share: float
+
+
+def _root(value: Any) -> Any:
+    return abs(value) ** 0.5
+
+
+def _square(value: Any) -> Any:
+    return value**2
+
+
+def _chunks(points: Sequence[tuple[float, float]], count: int) -> list[Sequence[tuple[float, float]]]:
+    size = max(1, -(-len(points) // count))
+    return [points[first : first + size] for first in range(0, len(points), size)]
+
+
+def _picture(
+    frame: Frame, draw: Callable[[Axes], None], *, is_counted: bool = True, is_logarithmic: bool = False
+) -> str:
+    """``is_counted``: the horizontal axis has whole numbers."""
     try:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
+        from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
     except ImportError as error:
         raise MissingDependency("matplotlib is not installed; run `pip install 'megaent[train]'`") from error
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
-        "svg.hashsalt": name,
+        "svg.hashsalt": frame.name,
         "path.simplify": True,
         "text.parse_math": False,
     }
@@ -65,24 +188,23 @@ def line_chart(name: str, lines: Sequence[Line], *, title: str, unit: str, words
         warnings.simplefilter("ignore")  # a name in a script that the measuring font lacks
         figure = Figure(figsize=(4.4, 2.9), layout="constrained", facecolor="none")
         axes = figure.subplots()
-        for index, line in enumerate(lines):
-            _draw(axes, line, _COLOURS[index % NUM_COLOURS], _DASHES[index % len(_DASHES)])
-        axes.set_xlabel("step", fontsize=9, color=_INK)
-        axes.set_ylabel(unit, fontsize=9, color=_INK)
+        draw(axes)
+        axes.set_xlabel(frame.across, fontsize=9, color=_INK)
+        axes.set_ylabel(frame.unit, fontsize=9, color=_INK)
         axes.set_facecolor("none")
         axes.tick_params(labelsize=8, colors=_INK)
         axes.grid(axis="y", color=_RULE, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        counted = MaxNLocator(integer=is_counted, nbins=6)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_logarithmic else counted)
+        if is_logarithmic:
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.margins(x=0.01)
-        _set_range(axes, lines)
-        if len(lines) > 1:
-            axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
         file = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
-    return _inline(file.getvalue(), name, title=title, words=words)
+    return _inline(file.getvalue(), frame.name, title=frame.title, words=frame.words)
 
 
 def _draw(axes: Axes, line: Line, colour: str, dashes: str) -> None:

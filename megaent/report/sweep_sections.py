@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from megaent.report.comparison_sections import curves
 from megaent.report.page import Cell, Number, Section, notes, paragraph, preformatted, table
 from megaent.report.run_files import RunFiles
+from megaent.report.sweep_pictures import sweep_pictures
 from megaent.report.sweep_record import FINISHED, SweepRecord
-from megaent.report.sweep_table import HEADINGS, PointFiles, caption, sweep_rows
+from megaent.report.sweep_table import HEADINGS, PointFiles, Row, caption, sweep_rows
 
 
 def sweep_sections(record: SweepRecord, points: Sequence[PointFiles]) -> list[Section]:
     rows, source = sweep_rows(points)
     return [
-        Section(
-            heading="The table",
-            parts=(table(HEADINGS, [row.cells for row in rows], caption=caption(source)),),
-        ),
+        Section(heading="The table", parts=(_table(rows, source),)),
+        *sweep_pictures(points, rows, source),
         Section(heading="Points that did not finish", parts=(_unfinished(points),)),
         Section(heading="Curves over each other", parts=tuple(curves(_groups(points)))),
         Section(heading="Every point", parts=(_every(points),)),
@@ -29,6 +28,12 @@ def sweep_sections(record: SweepRecord, points: Sequence[PointFiles]) -> list[Se
         ),
         *_notes(points),
     ]
+
+
+def _table(rows: Sequence[Row], source: str) -> str:
+    """Numbered, so that pictures can name a row in little room."""
+    numbered = [(str(number), *row.cells) for number, row in enumerate(rows, start=1)]
+    return table(("no.", *HEADINGS), numbered, caption=caption(source))
 
 
 def _unfinished(points: Sequence[PointFiles]) -> str:

@@ -20,6 +20,8 @@ class RunOptions:
     name: str = "train"
     responses_kept: int = 4  # responses of every step written to responses.md
     tensorboard: bool = True
+    tables_mb: float = 64.0  # that the per-group and per-token tables may grow to; 0 writes no tables
+    table_responses: int = 8  # responses of every step kept token by token in the tables
     threads: int = 0  # torch threads a process; 0 keeps OMP_NUM_THREADS or torch's choice
     timeout_s: float = 1800.0  # limit of every wait on another process
     stop_limit_s: float = 600.0  # how long a run that is asked to stop may take for the step under way
@@ -31,6 +33,10 @@ class RunOptions:
             f"run.threads must be 0 to {MOST_THREADS}, got {self.threads}",
         )
         require_positive("run", timeout_s=self.timeout_s, stop_limit_s=self.stop_limit_s)
+        require(self.tables_mb >= 0, f"run.tables_mb must be 0 or more, got {self.tables_mb}")
+        require(
+            self.table_responses >= 0, f"run.table_responses must be 0 or more, got {self.table_responses}"
+        )
         require(self.canary_every >= 0, f"run.canary_every must be 0 or more, got {self.canary_every}")
 
 

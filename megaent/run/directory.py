@@ -5,7 +5,8 @@
     prompt.txt       the first prompt, as the model reads it
     metrics.jsonl    one line a step                tensorboard/   the same, and histograms
     responses.md     a few responses a step         checkpoints/   newest last
-    hf/              the model's small files        references/    policies a later phase refers to
+    tables/          steps, groups, single tokens   references/    policies a later phase refers to
+    hf/              the model's small files
     summary.json, summary.md, curves.png
 
 Only rank 0 writes here, checkpoints aside.
@@ -18,7 +19,7 @@ import fcntl
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -28,8 +29,12 @@ from megaent.experience.describe import histogram_edges
 from megaent.loop.trainer import StepReport
 from megaent.model_folder.hf_folder import copy_small_files
 from megaent.report.metrics import JsonLinesWriter, TensorBoardWriter, truncate_after
+from megaent.report.tables import cut_tables
 from megaent.run.command_record import COMMAND, render_command
+from megaent.run.config import RunOptions
 from megaent.run.responses import cut_responses
+from megaent.run.step_rows import StepRows
+from megaent.run.table_writer import TableWriter
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +113,7 @@ class RunDirectory:
         lost = truncate_after(self.metrics, step)
         if has_responses or self.responses.exists():
             lost += cut_responses(self.responses, step)
-        return lost
+        return lost + cut_tables(self.path, step)
 
 
 def _explained(path: Path, remedy: str) -> AbstractContextManager[None]:
@@ -124,16 +129,21 @@ class Recorder:
         *,
         first_step: int,
         vocab_size: int,
-        tensorboard: bool,
-        responses_kept: int,
+        spell: Callable[[Sequence[int]], str],
+        options: RunOptions,
     ) -> None:
+        """``spell`` gives the text of token ids."""
         self._directory = directory
         board = directory.path / "tensorboard"
         with self._explained():
             self._lines = JsonLinesWriter(directory.metrics)
-            self._board = TensorBoardWriter(board, first_step=first_step) if tensorboard else None
+            self._board = TensorBoardWriter(board, first_step=first_step) if options.tensorboard else None
+            self._tables = (
+                TableWriter(directory.path, most_mb=options.tables_mb) if options.tables_mb else None
+            )
         self._vocab_size = vocab_size
-        self._responses_kept = responses_kept
+        self._responses_kept = options.responses_kept
+        self._rows = StepRows(spell=spell, vocab_size=vocab_size, num_responses=options.table_responses)
 
     def write(self, step: int, report: StepReport) -> None:
         with self._explained():
@@ -152,10 +162,20 @@ class Recorder:
         if self._responses_kept:
             with self._directory.responses.open("a", encoding="utf-8") as file:
                 file.write(render_responses(step, report, self._responses_kept))
+        if self._tables is not None:
+            self._tables.write(self._rows(step, report))
+
+    def flush(self) -> None:
+        """What a checkpoint of this moment needs to go on from is on the disk."""
+        if self._tables is not None:
+            with self._explained():
+                self._tables.flush()
 
     def close(self) -> None:
         with self._explained():
             self._lines.close()
+            if self._tables is not None:
+                self._tables.close()
             if self._board is not None:
                 self._board.close()
 

@@ -215,7 +215,7 @@ class Run:
                 while self.done < self.config.steps:
                     self._step(recorder, progress)
                     if self._is_save_due(stopping):
-                        self._save()
+                        self._save(recorder)
                         self._stop_if_asked(stopping)
         finally:
             if recorder is not None:
@@ -253,7 +253,9 @@ class Run:
     def _is_last(self) -> bool:
         return self.done >= self.config.steps
 
-    def _save(self) -> None:
+    def _save(self, recorder: Recorder | None) -> None:
+        if recorder is not None:
+            recorder.flush()
         self.saver.save(self.done, before=self.before, seconds=self._seconds())
         self.saved_at = time.perf_counter()
 
@@ -264,8 +266,8 @@ class Run:
             self.directory,
             first_step=self.done + 1,
             vocab_size=self.trainer.actor.vocab_size,
-            tensorboard=self.config.run.tensorboard,
-            responses_kept=self.config.run.responses_kept,
+            spell=self.trainer.collector.task.text_of,
+            options=self.config.run,
         )
 
     def _seconds(self) -> float:

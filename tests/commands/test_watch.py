@@ -42,6 +42,14 @@ def test_a_cut_line_is_not_shown(tmp_path: Path) -> None:
     assert "step 3/9" not in shown(str(tmp_path), "--once")
 
 
+def test_a_damaged_line_is_left_out_and_the_rest_is_shown(tmp_path: Path) -> None:
+    file = a_run(tmp_path, 3) / "metrics.jsonl"
+    first, _, third = file.read_text().splitlines()
+    file.write_text("\n".join(["garbage \x00", third, '{"step": "2"}', first, ""]))
+    lines = shown(str(tmp_path), "--once").splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["step 1/9", "step 3/9"]
+
+
 def test_a_finished_run_ends_the_watching(tmp_path: Path) -> None:
     (a_run(tmp_path, 2) / "summary.json").write_text("{}")
     assert "step 2/9" in shown(str(tmp_path))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.table_rows import write_tables
 
 from megaent.commands.report import report
 from megaent.errors import ConfigError, DataError, MegaentError
+from megaent.report import run_sections
 from megaent.report.comparison_sections import CURVES
 from megaent.report.metrics import render_line
 from megaent.report.run_files import read_run
@@ -94,11 +98,11 @@ def page_of(*words: object, out: Path) -> Page:
 
 
 def check_alone(page: Page) -> None:
-    """Nothing is loaded, nothing runs, and the page's own policy forbids both."""
+    """Nothing is loaded, nothing runs but our own script, and the page's own policy forbids the rest."""
     (policy,) = [meta for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert "default-src 'none'" in (policy["content"] or "")
-    assert "script-src" not in (policy["content"] or "")
-    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "link", "img", "iframe", "object", "base"})
+    assert {tag for tag, _ in page.elements}.isdisjoint({"link", "img", "iframe", "object", "base"})
+    check_scripts(page, policy["content"] or "")
     for tag, attributes in page.elements:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
@@ -107,6 +111,20 @@ def check_alone(page: Page) -> None:
             assert "url(" not in (value or "").replace("url(#", ""), (tag, name, value)
     assert "@import" not in "".join(page.texts["style"])
     assert "url(" not in "".join(page.texts["style"])
+
+
+def check_scripts(page: Page, policy: str) -> None:
+    """Data apart, at most one, which is heat_map.js and named by its hash."""
+    scripts = [
+        attributes for attributes in page.all("script") if attributes.get("type") != "application/json"
+    ]
+    assert scripts in ([], [{}])
+    expected = ""
+    if scripts:
+        own = (Path(run_sections.__file__).parent / "heat_map.js").read_bytes()
+        assert own.decode() in page.texts["script"]
+        expected = f"; script-src 'sha256-{b64encode(hashlib.sha256(own).digest()).decode()}'"
+    assert policy.partition("form-action 'none'")[2] == expected
 
 
 def check_structure(page: Page) -> None:
@@ -166,6 +184,55 @@ def test_names_in_pictures_stay_text(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, seed=seed) for seed, name in enumerate(names)]
     page = page_of(*runs, out=tmp_path / "r.html")
     assert {"_<b>&\ufffd$x^$", "日本"} <= {text.strip() for text in page.texts["text"]}
+
+
+def test_alarms_of_the_run_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    page = page_of(run, out=tmp_path / "r.html")
+    # Entropies of 0.1 to 3 nats, five steps' mean above three times the first five's from step 12 on.
+    assert "entropy explosion" in page.texts["td"]
+    assert "12" in page.texts["th"]
+    lines = [render_line(step, {"entropy/mean": 0.5}) for step in range(1, 30)]
+    (run / "metrics.jsonl").write_text("".join(lines))
+    assert "No alarm rang." in page_of(run, out=tmp_path / "r.html").text()
+
+
+def test_the_observatory_is_drawn_from_the_tables(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_tables(run, steps=30, texts=("one", EVIL), prompt=EVIL, segments=True)
+    page = page_of(run, out=tmp_path / "r.html")
+    for title in (
+        "Entropy of all tokens",
+        "Entropy by correctness",
+        "Entropy by difficulty of the group",
+        "Entropy by position in the response",
+        "Covariance of advantage and log-prob",
+        "Segments by class",
+        "Accuracy against entropy",
+    ):
+        assert title in page.texts["figcaption"]
+    assert EVIL.replace(" ", "␣") in page.texts["th"], "among the tokens by entropy"
+    (data,) = [text for text in page.texts["script"] if text.startswith("{")]
+    assert json.loads(data)["runs"][0]["steps"][0]["responses"][0]["prompt"] == EVIL
+
+
+def test_observatories_stand_beside_each_other(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, coef=coef) for name, coef in (("a", 1), ("b", 2), ("c", 3), ("d", 4))]
+    for run in runs:
+        write_tables(run, steps=30)
+    page = page_of(*runs, out=tmp_path / "r.html")
+    captions = page.texts["figcaption"]
+    assert [f"{name}: Entropy by correctness" in captions for name in "abcd"] == [True, True, True, False]
+    assert "the first 3 runs that have tables; 1 are left out" in page.text()
+
+
+def test_damaged_tables_are_told_and_the_rest_is_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_tables(run, steps=30)
+    (run / "tables" / "tokens" / "00000001-00000015.parquet").write_bytes(b"PAR1 not")
+    page = page_of(run, out=tmp_path / "r.html")
+    assert "tables/tokens/00000001-00000015.parquet cannot be read" in page.text()
+    assert "Entropy by position in the response" in page.texts["figcaption"]
 
 
 def test_an_evaluation_before_and_after_is_shown(tmp_path: Path) -> None:

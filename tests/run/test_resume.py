@@ -25,6 +25,9 @@ from support.runs import (
     saved_state,
 )
 
+from megaent.report.metrics import is_repeatable
+from megaent.report.tables import TABLES, read_table
+
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 
@@ -127,6 +130,18 @@ def test_every_step_is_recorded_once(killed: Path) -> None:
     assert [line["step"] for line in repeatable(killed)] == [1, 2, 3, 4, 5, 6]
     headings = re.findall(r"(?m)^## step (\d+)$", (killed / "responses.md").read_text())
     assert headings == ["1", "2", "3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_hold_every_step_once(killed: Path, reference: Path, name: str) -> None:
+    ours, theirs = (read_table(run, name) for run in (killed, reference))
+    assert ours.notes == theirs.notes == []
+    assert set(theirs.rows["step"].to_pylist()) == {1, 2, 3, 4, 5, 6}
+    assert repeatable_rows(ours.rows.to_pylist()) == repeatable_rows(theirs.rows.to_pylist())
+
+
+def repeatable_rows(rows: list[dict]) -> list[dict]:
+    return [row for row in rows if is_repeatable(row.get("metric", ""))]
 
 
 def test_resuming_a_finished_run_changes_nothing(program: Program, reference: Path, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ FILES = {
     "responses.md",
     "summary.json",
     "summary.md",
+    "tables",
     "tensorboard",
 }
 
