@@ -7,6 +7,7 @@ from typing import Protocol
 
 from megaent.errors import ConfigError
 from megaent.reward.by_text import ByText, has_thought, is_boxed, same_choice, same_text
+from megaent.reward.code_answer import CodeAnswer
 from megaent.reward.exact import ExactAnswer, final_number, first_integer, last_result
 from megaent.reward.math_answer import MathAnswer
 from megaent.reward.weighted import Weighted, read_parts
@@ -30,6 +31,7 @@ GRADERS: dict[str, Callable[..., Reward]] = {
     "last_result": lambda: ExactAnswer(read=last_result),
     "first_integer": lambda: ExactAnswer(read=first_integer),
     "math": MathAnswer,
+    "code": CodeAnswer,
     "exact": lambda: ByText(grade_one=same_text),
     "choice": lambda: ByText(grade_one=same_choice),
     "boxed": lambda: ByText(grade_one=is_boxed),

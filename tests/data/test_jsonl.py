@@ -14,7 +14,7 @@ from megaent.data.jsonl import JsonlOptions
 from megaent.data.registry import load_task
 from megaent.data.rows import LeftOut, Row, read_rows
 from megaent.data.task import Task
-from megaent.errors import DataError, ModelError
+from megaent.errors import ConfigError, DataError, ModelError
 
 GSM8K = {"question": "Tom has 3 eggs and buys 40. How many?", "answer": "3 + 40 = <<3+40=43>>43\n#### 1,043"}
 MATH = {"problem": "Halve one.", "solution": "It is $\\boxed{\\frac{1}{2}}$, as \\{x\\} shows.", "level": 1}
@@ -251,3 +251,17 @@ def test_what_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
     path.write_text('{"question": "a", "answer": 1}\n{"question": "b", "answer": NaN}\n')
     with pytest.raises(DataError, match="line 2: the answer cannot be graded: it is nan"):
         read(path)
+
+
+def test_a_file_of_programs_is_read(tmp_path: Path, byte_model: Path) -> None:
+    rows = [{"question": f"Add {n}.", "test_list": [f"assert add(1) == {n + 1}"]} for n in range(40)]
+    file = tmp_path / "programs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    options = JsonlOptions(path=str(file), answer_key="test_list", reward="code", template="plain")
+    task = load_task(options, byte_model, max_prompt_tokens=500)
+    assert len(task.train) + len(task.evaluation) == 40
+    assert task.grader_options == {"timeout_s": 2.0, "without": ""}
+    assert "```python" in task.train[0].text
+    assert "assert" not in task.train[0].text
+    with pytest.raises(ConfigError, match=r"of data\.reward=code alone"):
+        JsonlOptions(path=str(file), sandbox_without="seccomp")
