@@ -14,17 +14,17 @@ from pathlib import Path
 from megaent.answers.key import read_key
 from megaent.data.files import data_files
 from megaent.data.options import DataOptions
-from megaent.data.rows import LeftOut, Row, names, read_rows, summary, without_conflicts
+from megaent.data.rows import LeftOut, Row, names, read_rows, read_text_key, summary, without_conflicts
 from megaent.data.task import Task
 from megaent.errors import DataError, ModelError
 from megaent.model_folder.template import ChatTemplate
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
-from megaent.options import MISSING, require
+from megaent.options import MISSING, require, require_positive
 from megaent.randomness import draw_seed
 from megaent.sandbox.tests import read_tests
 from megaent.types import Prompt
 
-_KEYS = {"code": read_tests}
+_KEYS = {"code": read_tests, "remote": read_text_key}
 """How the answer's field is read where it is no mathematical answer."""
 
 _BOXED = "Reason step by step and put the final answer in \\boxed{}."
@@ -44,9 +44,14 @@ class JsonlOptions(DataOptions):
     template: str = "chat"  # chat | plain
     instruction: str = "auto"  # added to a question; auto asks for what the verifier reads, "" for nothing
     date: str = ""  # YYYY-MM-DD that a chat template's clock shows; "" is the day on which the run begins
-    reward: str = "math"  # math | exact | choice | code, or a sum as math+0.1*boxed (docs/verifiers.md)
+    reward: str = (
+        "math"  # math | exact | choice | code | remote, or a sum as math+0.1*boxed (docs/verifiers.md)
+    )
     timeout_s: float = 2.0  # of checking one answer, or of running one program; math's and code's alone
     sandbox_without: str = ""  # isolation that code's programs run without: namespaces, seccomp, or both
+    remote_url: str = ""  # of the server behind reward=remote
+    remote_batch: int = 64  # responses a request
+    remote_timeout_s: float = 60.0  # of a request
     drop_unusable: bool = False  # leave out rows without a key, too long, …, instead of refusing the file
     first_key_counts: bool = False  # a question that comes with two keys keeps the first
 
@@ -64,6 +69,15 @@ class JsonlOptions(DataOptions):
             not self.sandbox_without or self.verifier == "code",
             f"data.sandbox_without is of data.reward=code alone, got {self.reward}; leave it out",
         )
+        require(
+            not self.remote_url or self.verifier == "remote",
+            f"data.remote_url is of data.reward=remote alone, got {self.reward}; leave it out",
+        )
+        require(
+            self.verifier != "remote" or self.remote_url.startswith(("http://", "https://")),
+            f"data.remote_url must be an address that begins with http://, got {self.remote_url!r}",
+        )
+        require_positive("data", remote_batch=self.remote_batch, remote_timeout_s=self.remote_timeout_s)
 
     @property
     def verifier(self) -> str:
@@ -76,6 +90,8 @@ class JsonlOptions(DataOptions):
 
     @property
     def verifier_options(self) -> dict[str, object]:
+        if self.verifier == "remote":
+            return {"url": self.remote_url, "batch": self.remote_batch, "timeout_s": self.remote_timeout_s}
         if self.verifier == "code":
             return {"timeout_s": self.timeout_s, "without": self.sandbox_without}
         return {"timeout_s": self.timeout_s} if self.verifier == "math" else {}

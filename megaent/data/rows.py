@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -88,6 +89,13 @@ def read_rows(
     if not rows and not left_out.problems:
         raise DataError(f"{path} must hold at least one question, got an empty file")
     return rows
+
+
+def read_text_key(value: object) -> str:
+    """Any field as a server will see it: a text as it is, all else in JSON. Raises ValueError for none."""
+    if value is None or value == "":
+        raise ValueError("the field is empty")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class _UnusableError(Exception):

@@ -12,7 +12,7 @@ import pytest
 
 from megaent.data.jsonl import JsonlOptions
 from megaent.data.registry import load_task
-from megaent.data.rows import LeftOut, Row, read_rows
+from megaent.data.rows import LeftOut, Row, read_rows, read_text_key
 from megaent.data.task import Task
 from megaent.errors import ConfigError, DataError, ModelError
 
@@ -265,3 +265,22 @@ def test_a_file_of_programs_is_read(tmp_path: Path, byte_model: Path) -> None:
     assert "assert" not in task.train[0].text
     with pytest.raises(ConfigError, match=r"of data\.reward=code alone"):
         JsonlOptions(path=str(file), sandbox_without="seccomp")
+
+
+def test_keys_of_a_remote_verifier_are_sent_as_they_are(tmp_path: Path, byte_model: Path) -> None:
+    assert read_text_key("a rubric") == "a rubric"
+    for nothing in (None, ""):
+        with pytest.raises(ValueError, match="empty"):
+            read_text_key(nothing)
+    rows = [{"question": f"Draw {n}.", "answer": {"points": ["é", n]}} for n in range(30)]
+    options = JsonlOptions(
+        path=str(write(tmp_path, rows)), reward="remote", template="plain", remote_url="http://a/b"
+    )
+    task = load_task(options, byte_model, max_prompt_tokens=500)
+    keys = {prompt.answer for prompt in (*task.train, *task.evaluation)}
+    assert keys == {json.dumps({"points": ["é", n]}, ensure_ascii=False) for n in range(30)}
+    assert task.grader_options == {"url": "http://a/b", "batch": 64, "timeout_s": 60.0}
+    with pytest.raises(ConfigError, match=r"data\.remote_url must be an address .* got ''"):
+        JsonlOptions(path="x", reward="remote+0.1*boxed")
+    with pytest.raises(ConfigError, match=r"data\.remote_url is of data\.reward=remote alone"):
+        JsonlOptions(path="x", remote_url="http://a/b")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +33,19 @@ def given_up() -> str:
     return ""
 
 
+@pytest.fixture
+def server(repository: Path, tmp_path: Path) -> Iterator[str]:
+    program = [sys.executable, str(repository / "tests/reward/stand_in_verifier.py"), str(tmp_path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/grade"
+        process.kill()
+
+
 @pytest.mark.full
-def test_its_examples_run(repository: Path) -> None:
+def test_its_examples_run(repository: Path, server: str) -> None:
     pytest.importorskip("math_verify", reason="math-verify is missing: `pip install math-verify`")
-    names: dict[str, object] = {"WITHOUT": given_up()}
+    names: dict[str, object] = {"WITHOUT": given_up(), "SERVER": server}
     programs = re.findall(r"```python\n(.*?)\n```$", document(repository), re.DOTALL | re.MULTILINE)
     for program in programs:
         exec(compile(program, "verifiers.md", "exec"), names)
