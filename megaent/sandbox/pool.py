@@ -63,11 +63,15 @@ def read_given_up(text: str) -> tuple[str, ...]:
 
 
 class Sandbox:
-    """At most ``workers`` workers, started when first needed and kept until ``close``."""
+    """At most ``workers`` workers, started when first needed and kept until ``close``.
 
-    def __init__(self, *, workers: int = 2, without: Iterable[str] = ()) -> None:
+    ``preload`` names modules of ours that every program finds loaded. The order of sets is the same in all
+    programs and workers.
+    """
+
+    def __init__(self, *, workers: int = 2, without: Iterable[str] = (), preload: Iterable[str] = ()) -> None:
         self._num_workers = workers
-        self._without = tuple(without)
+        self._arguments = (",".join(without), ",".join(preload))
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
 
@@ -109,7 +113,7 @@ class Sandbox:
     def _tried(self, worker: _Worker | None, job: Job) -> tuple[_Worker | None, Outcome]:
         outcome = Outcome(failure="never tried")
         for _ in range(TRIES):
-            worker = worker or _Worker(self._without)
+            worker = worker or _Worker(self._arguments)
             outcome = worker.run(job)
             if not outcome.failure:
                 break
@@ -121,18 +125,23 @@ class Sandbox:
 class _Worker:
     """One process that programs are forked from, and our end of the socket to it."""
 
-    def __init__(self, without: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str]) -> None:
         self._socket, theirs = socket.socketpair()
         kept = {
             name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LD_LIBRARY_PATH")
         }
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-B", "-m", "megaent.sandbox.worker", ",".join(without)],
+                [sys.executable, "-P", "-B", "-m", "megaent.sandbox.worker", *arguments],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**kept, "PYTHONPATH": str(Path(megaent.__file__).parents[1])},
+                env={
+                    **kept,
+                    "PYTHONHASHSEED": "0",
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONPATH": str(Path(megaent.__file__).parents[1]),
+                },
                 start_new_session=True,
             )
         try:
@@ -170,7 +179,7 @@ def _require_ready(reply: Any) -> None:
     if reply is None:
         raise MissingDependency(
             f"a sandbox did not start within {_START_LIMIT_S:g} s; try by hand: "
-            f"{sys.executable} -m megaent.sandbox.worker '' , which must wait for its input"
+            f"{sys.executable} -m megaent.sandbox.worker '' '', which must wait for its input"
         )
     if "refused" in reply:
         told = "; ".join(f"{name}: {loss}" for name, loss in GIVEN_UP.items())

@@ -40,7 +40,7 @@ def main() -> None:
     except OSError as error:
         send(parent, {"refused": str(error)})
         return
-    for name in _PRELOADED.split():
+    for name in (*_PRELOADED.split(), *filter(None, sys.argv[2].split(","))):
         __import__(name)
     program.open_streams()
     gc.freeze()

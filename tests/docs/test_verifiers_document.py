@@ -45,6 +45,9 @@ def server(repository: Path, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.full
 def test_its_examples_run(repository: Path, server: str) -> None:
     pytest.importorskip("math_verify", reason="math-verify is missing: `pip install math-verify`")
+    pytest.importorskip(
+        "reasoning_gym", reason="reasoning-gym is missing: `pip install reasoning-gym==0.1.25`"
+    )
     names: dict[str, object] = {"WITHOUT": given_up(), "SERVER": server}
     programs = re.findall(r"```python\n(.*?)\n```$", document(repository), re.DOTALL | re.MULTILINE)
     for program in programs:
