@@ -21,6 +21,7 @@ from megaent.model_folder.template import ChatTemplate
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
 from megaent.options import MISSING, require, require_positive
 from megaent.randomness import draw_seed
+from megaent.sandbox.pool import read_given_up
 from megaent.sandbox.tests import read_tests
 from megaent.types import Prompt
 
@@ -69,6 +70,7 @@ class JsonlOptions(DataOptions):
             not self.sandbox_without or self.verifier == "code",
             f"data.sandbox_without is of data.reward=code alone, got {self.reward}; leave it out",
         )
+        read_given_up(self.sandbox_without)
         require(
             not self.remote_url or self.verifier == "remote",
             f"data.remote_url is of data.reward=remote alone, got {self.reward}; leave it out",

@@ -265,6 +265,8 @@ def test_a_file_of_programs_is_read(tmp_path: Path, byte_model: Path) -> None:
     assert "assert" not in task.train[0].text
     with pytest.raises(ConfigError, match=r"of data\.reward=code alone"):
         JsonlOptions(path=str(file), sandbox_without="seccomp")
+    with pytest.raises(ConfigError, match="must be named from"):
+        JsonlOptions(path=str(file), reward="code", sandbox_without="chroot")
 
 
 def test_keys_of_a_remote_verifier_are_sent_as_they_are(tmp_path: Path, byte_model: Path) -> None:
