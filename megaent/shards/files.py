@@ -37,14 +37,13 @@ class Shard:
 def write_shards(
     folder: Path, sequences: Iterable[Sequence[int]], *, tokenizer: str, shard_tokens: int = SHARD_TOKENS
 ) -> list[Shard]:
-    """All of ``sequences``, at most one shard in memory. Raises DataError for a folder that is taken."""
+    """All of ``sequences``, one at a time in memory. Raises DataError for a folder that is taken."""
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} must be a new or an empty folder for shards; name another, or empty it")
     folder.mkdir(parents=True, exist_ok=True)
-    shards = [
-        _write_shard(folder, f"{number:05d}", held)
-        for number, held in enumerate(_filled(sequences, shard_tokens))
-    ]
+    arrays, shards = _checked(sequences), []
+    while (shard := _write_shard(folder, f"{len(shards):05d}", arrays, shard_tokens)) is not None:
+        shards.append(shard)
     if not shards:
         raise DataError(f"{folder} would hold no sequence; give at least one")
     manifest = {"format": FORMAT, "tokenizer": tokenizer, "shards": [asdict(shard) for shard in shards]}
@@ -52,33 +51,35 @@ def write_shards(
     return shards
 
 
-def _filled(sequences: Iterable[Sequence[int]], limit: int) -> Iterator[list[np.ndarray]]:
-    """Lists of sequences of at least ``limit`` tokens, but for the last."""
-    held: list[np.ndarray] = []
-    size = 0
+def _checked(sequences: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
     for number, sequence in enumerate(sequences):
         array = np.asarray(sequence)
         if array.ndim != 1 or not array.size or array.min() < 0 or array.max() >= 1 << 31:
             raise DataError(
                 f"sequence {number} must hold token ids from 0 to 2**31 - 1, got {sequence!r:.60}"
             )
-        held.append(array.astype(_TOKENS))
-        size += array.size
-        if size >= limit:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
+        yield array.astype(_TOKENS)
 
 
-def _write_shard(folder: Path, name: str, held: list[np.ndarray]) -> Shard:
-    tokens = np.concatenate(held)
-    index = np.concatenate([[0], np.cumsum([len(array) for array in held])]).astype(_INDEX)
-    for suffix, array in (("tokens", tokens), ("index", index)):
-        array.tofile(folder / f"{name}.{suffix}")
+def _write_shard(folder: Path, name: str, arrays: Iterator[np.ndarray], limit: int) -> Shard | None:
+    """Takes of ``arrays`` until there are ``limit`` tokens; None where there are no more."""
+    ends, content = [0], hashlib.sha256()
+    with (folder / f"{name}.tokens").open("wb") as file:
+        for array in arrays:
+            file.write(array.tobytes())
+            content.update(array.tobytes())
+            ends.append(ends[-1] + len(array))
+            if ends[-1] >= limit:
+                break
+    if len(ends) == 1:
+        (folder / f"{name}.tokens").unlink()
+        return None
+    index = np.array(ends, dtype=_INDEX)
+    index.tofile(folder / f"{name}.index")
+    content.update(index.tobytes())
+    for suffix in ("tokens", "index"):
         sync(folder / f"{name}.{suffix}")
-    digest = hashlib.sha256(tokens.tobytes() + index.tobytes()).hexdigest()
-    return Shard(name=name, sequences=len(held), tokens=len(tokens), sha256=digest)
+    return Shard(name=name, sequences=len(ends) - 1, tokens=ends[-1], sha256=content.hexdigest())
 
 
 class Shards:
