@@ -25,6 +25,7 @@ USAGE = """usage: megaent COMMAND …
   report DIR…                  a run, several runs or a sweep as one HTML file that opens anywhere
   audit FILE|RUN               keys, answers and grades that a person should look at
   data FILE [against=FILE]     forms, keys, lengths, copies and contaminated rows of a set (--help)
+  shard FILE model= out=       texts as token sequences in files larger than memory (--help)
   plan key=value …             memory, time and layout of a step before a machine is rented; takes --help
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": _demo,
         "evaluate": _evaluate,
         "data": _data,
+        "shard": _shard,
         "convert": _convert,
         "bench": _bench,
         "report": _report,
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan", "report", "watch")
+    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan", "report", "shard", "watch")
     asks_for_help = not explains_itself and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
@@ -192,6 +194,13 @@ def _data(words: list[str]) -> int:
     from megaent.commands.data import data
 
     return data(words)
+
+
+def _shard(words: list[str]) -> int:
+    _quiet_libraries()
+    from megaent.commands.shard import shard
+
+    return shard(words)
 
 
 def _bench(words: list[str]) -> int:

@@ -11,16 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megaent.answers.key import read_key
 from megaent.data.files import require_source
 from megaent.data.options import DataOptions
-from megaent.data.rows import LeftOut, Row, names, read_rows, summary, without_conflicts
+from megaent.data.rows import LeftOut, Row, names, read_rows, read_text_key, summary, without_conflicts
 from megaent.data.task import Task
 from megaent.errors import DataError, ModelError
 from megaent.model_folder.template import ChatTemplate
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
-from megaent.options import MISSING, require
+from megaent.options import MISSING, require, require_positive
 from megaent.randomness import draw_seed
+from megaent.sandbox.pool import read_given_up
+from megaent.sandbox.tests import read_tests
 from megaent.types import Prompt
+
+_KEYS = {"code": read_tests, "remote": read_text_key}
+"""How the answer's field is read where it is no mathematical answer."""
+
+_BOXED = "Reason step by step and put the final answer in \\boxed{}."
+_INSTRUCTIONS = {"code": "Write the whole program in Python, in one block between ```python and ```."}
 
 
 @dataclass
@@ -34,10 +43,16 @@ class JsonlOptions(DataOptions):
     question_key: str = ""  # "" finds it by the column's name; also a.b.0 inside others
     answer_key: str = ""
     template: str = "chat"  # chat | plain
-    instruction: str = "Reason step by step and put the final answer in \\boxed{}."
+    instruction: str = "auto"  # added to a question; auto asks for what the verifier reads, "" for nothing
     date: str = ""  # YYYY-MM-DD that a chat template's clock shows; "" is the day on which the run begins
-    reward: str = "math"  # math | exact | choice, or a sum such as math+0.1*boxed (docs/tasks.md)
-    timeout_s: float = 2.0  # of checking one answer; math's alone
+    reward: str = (
+        "math"  # math | exact | choice | code | remote, or a sum as math+0.1*boxed (docs/verifiers.md)
+    )
+    timeout_s: float = 2.0  # of checking one answer, or of running one program; math's and code's alone
+    sandbox_without: str = ""  # isolation that code's programs run without: namespaces, seccomp, or both
+    remote_url: str = ""  # of the server behind reward=remote
+    remote_batch: int = 64  # responses a request
+    remote_timeout_s: float = 60.0  # of a request
     drop_unusable: bool = False  # leave out rows without a key, too long, …, instead of refusing the file
     first_key_counts: bool = False  # a question that comes with two keys keeps the first
 
@@ -51,10 +66,37 @@ class JsonlOptions(DataOptions):
             not self.date or _is_date(self.date),
             f"data.date must be a day as YYYY-MM-DD, or empty for the run's first day, got {self.date!r}",
         )
+        require(
+            not self.sandbox_without or self.verifier == "code",
+            f"data.sandbox_without is of data.reward=code alone, got {self.reward}; leave it out",
+        )
+        read_given_up(self.sandbox_without)
+        require(
+            not self.remote_url or self.verifier == "remote",
+            f"data.remote_url is of data.reward=remote alone, got {self.reward}; leave it out",
+        )
+        require(
+            self.verifier != "remote" or self.remote_url.startswith(("http://", "https://")),
+            f"data.remote_url must be an address that begins with http://, got {self.remote_url!r}",
+        )
+        require_positive("data", remote_batch=self.remote_batch, remote_timeout_s=self.remote_timeout_s)
 
     @property
-    def checks_mathematics(self) -> bool:
-        return self.reward.split("+")[0].rpartition("*")[2].strip() == "math"
+    def verifier(self) -> str:
+        """The first of a sum, whose verdict and whose keys count."""
+        return self.reward.split("+")[0].rpartition("*")[2].strip()
+
+    @property
+    def asked_for(self) -> str:
+        return _INSTRUCTIONS.get(self.verifier, _BOXED) if self.instruction == "auto" else self.instruction
+
+    @property
+    def verifier_options(self) -> dict[str, object]:
+        if self.verifier == "remote":
+            return {"url": self.remote_url, "batch": self.remote_batch, "timeout_s": self.remote_timeout_s}
+        if self.verifier == "code":
+            return {"timeout_s": self.timeout_s, "without": self.sandbox_without}
+        return {"timeout_s": self.timeout_s} if self.verifier == "math" else {}
 
     @property
     def day(self) -> datetime.date:
@@ -81,7 +123,7 @@ def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int
         train=train,
         evaluation=evaluation,
         grader=config.reward,
-        grader_options={"timeout_s": config.timeout_s} if config.checks_mathematics else {},
+        grader_options=config.verifier_options,
         stop_token_ids=tokenizer.end_ids,
         decode=tokenizer.decode,
         spell=tokenizer.spell,
@@ -141,7 +183,7 @@ class Writer:
 
     def _instructed(self, question: str) -> tuple[tuple[str, str], ...]:
         """A question with the instruction; turns that a row brought say themselves what is wanted."""
-        return (("user", "\n".join(filter(None, [question, self._config.instruction]))),)
+        return (("user", "\n".join(filter(None, [question, self._config.asked_for]))),)
 
     @staticmethod
     def _rendered(chat: ChatTemplate, row: Row, turns: Sequence[tuple[str, str]]) -> str:
@@ -183,7 +225,13 @@ def _digest(prompt: Prompt) -> str:
 
 def _read(config: JsonlOptions, writer: Writer, path: str) -> tuple[list[Row], list[Prompt], tuple[str, ...]]:
     left_out = LeftOut(may_drop=config.drop_unusable)
-    read = read_rows(path, left_out, question_key=config.question_key, answer_key=config.answer_key)
+    read = read_rows(
+        path,
+        left_out,
+        question_key=config.question_key,
+        answer_key=config.answer_key,
+        key_of=_KEYS.get(config.verifier, read_key),
+    )
     copies, rows = without_conflicts(read, may_conflict=config.first_key_counts)
     prompts = writer.prompts(rows, left_out)
     left_out.settle(path)

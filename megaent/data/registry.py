@@ -10,6 +10,7 @@ from megaent.data.addition import AdditionOptions, load_addition
 from megaent.data.chain_sum import ChainSumOptions, load_chain_sum
 from megaent.data.jsonl import JsonlOptions, load_jsonl
 from megaent.data.options import DataOptions
+from megaent.data.reasoning_gym import ReasoningGymOptions, load_reasoning_gym
 from megaent.data.task import Task
 from megaent.data.two_strategies import TwoStrategiesOptions, load_two_strategies
 from megaent.errors import ConfigError, DataError
@@ -26,6 +27,10 @@ TASKS = {
         TwoStrategiesOptions, lambda options, model, _: load_two_strategies(options, model)
     ),
     "addition": Entry(AdditionOptions, lambda options, model, _: load_addition(options, model)),
+    "reasoning_gym": Entry(
+        ReasoningGymOptions,
+        lambda options, model, limit: load_reasoning_gym(options, model, max_prompt_tokens=limit),
+    ),
     "jsonl": Entry(
         JsonlOptions, lambda options, model, limit: load_jsonl(options, model, max_prompt_tokens=limit)
     ),

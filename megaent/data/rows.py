@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from megaent.answers.key import read_key
@@ -66,17 +67,34 @@ class LeftOut:
         return f"{len(self.problems)} left out ({told}; the first: {self.problems[0][1]})" if told else ""
 
 
-def read_rows(path: str, left_out: LeftOut, *, question_key: str = "", answer_key: str = "") -> list[Row]:
-    """Every usable row behind ``path``, in order. Raises DataError for what cannot be read at all."""
+def read_rows(
+    path: str,
+    left_out: LeftOut,
+    *,
+    question_key: str = "",
+    answer_key: str = "",
+    key_of: Callable[[object], str] = read_key,
+) -> list[Row]:
+    """Every usable row behind ``path``, in order. Raises DataError for what cannot be read at all.
+
+    ``key_of`` reads the answer's field; what it refuses with ValueError makes the row unusable.
+    """
     rows: list[Row] = []
     for place, given in read_source(path):
         try:
-            rows.append(_row(place, given, question_key, answer_key))
+            rows.append(_row(place, given, question_key, answer_key, key_of))
         except _UnusableError as unusable:
             left_out.add(unusable.reason, DataError(f"{place}: {unusable}"))
     if not rows and not left_out.problems:
         raise DataError(f"{path} must hold at least one question, got an empty file")
     return rows
+
+
+def read_text_key(value: object) -> str:
+    """Any field as a server will see it: a text as it is, all else in JSON. Raises ValueError for none."""
+    if value is None or value == "":
+        raise ValueError("the field is empty")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class _UnusableError(Exception):
@@ -85,13 +103,15 @@ class _UnusableError(Exception):
         self.reason = reason
 
 
-def _row(place: str, given: object, question_key: str, answer_key: str) -> Row:
+def _row(
+    place: str, given: object, question_key: str, answer_key: str, key_of: Callable[[object], str]
+) -> Row:
     try:
         asked = read_form(given, question_key=question_key, answer_key=answer_key)
     except DataError as error:
         raise _UnusableError("without question or answer", str(error)) from error
     try:
-        answer = read_key(asked.answer)
+        answer = key_of(asked.answer)
     except ValueError as error:
         raise _UnusableError("without an answer key", f"the answer cannot be graded: {error}") from error
     return Row(

@@ -14,6 +14,7 @@ from fractions import Fraction
 from statistics import fmean
 
 from megaent.evaluation.statistics import mean_interval
+from megaent.evaluation.subsets import all_are_correct, deviation, one_is_correct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +71,12 @@ def avg_at_k(answers: Answers, k: int) -> float:
 
 def pass_at_k(answers: Answers, k: int) -> float:
     """Chance that one of k is correct: 1 - C(n - c, k) / C(n, k) (Chen et al. 2021, arXiv 2107.03374)."""
-    subsets, wrong = math.comb(len(answers), k), len(answers) - sum(answers.correct)
-    return (subsets - math.comb(wrong, k)) / subsets
+    return one_is_correct(len(answers), sum(answers.correct), k)
 
 
 def pass_hat_k(answers: Answers, k: int) -> float:
     """pass^k, the chance that all k are correct: C(c, k) / C(n, k) (Yao et al. 2024, arXiv 2406.12045)."""
-    return math.comb(sum(answers.correct), k) / math.comb(len(answers), k)
+    return all_are_correct(len(answers), sum(answers.correct), k)
 
 
 def worst_at_k(answers: Answers, k: int) -> float:
@@ -88,9 +88,7 @@ def worst_at_k(answers: Answers, k: int) -> float:
 
 def std_at_k(answers: Answers, k: int) -> float:
     """Expected standard deviation of k verdicts, the sum of squares divided by k; 1/2 at most."""
-    right, wrong = sum(answers.correct), len(answers) - sum(answers.correct)
-    spread = (math.comb(right, j) * math.comb(wrong, k - j) * math.sqrt(j * (k - j)) / k for j in range(1, k))
-    return math.fsum(spread) / math.comb(len(answers), k)
+    return deviation(len(answers), sum(answers.correct), k)
 
 
 def maj_at_k(answers: Answers, k: int) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from megaent.errors import NumericsError
+from megaent.evaluation.subsets import all_are_correct, deviation, one_is_correct
 from megaent.report.interval import CONFIDENCE, mean_of
 from megaent.types import Experience
 
@@ -115,34 +116,26 @@ def avg_at_k(correct_PG: Tensor) -> float:
 
 
 def pass_at_k(correct_PG: Tensor, k: int) -> float:
-    """Chance that at least one of k responses is correct: mean of 1 - C(G - c, k) / C(G, k).
-
-    c counts a prompt's correct responses. Unbiased for k responses drawn anew, which 1 - (1 - c/G)^k is not.
-    Chen et al. 2021, "Evaluating large language models trained on code", arXiv 2107.03374.
-    """
+    """Chance that at least one of k responses is correct, mean over prompts; unbiased for k drawn anew."""
     num_correct_P, group_size = _counts(correct_PG)
     _require_k(k, group_size)
-    subsets = math.comb(group_size, k)
-    return fmean((subsets - math.comb(group_size - c, k)) / subsets for c in num_correct_P)
+    return fmean(one_is_correct(group_size, c, k) for c in num_correct_P)
 
 
 def worst_at_k(correct_PG: Tensor, k: int) -> float:
-    """Chance that all of k responses are correct: mean of C(c, k) / C(G, k), unbiased like ``pass_at_k``.
+    """Chance that all of k responses are correct, mean over prompts; unbiased like ``pass_at_k``.
 
     It equals the expected least reward of k responses where a reward is 1 or 0.
     """
     num_correct_P, group_size = _counts(correct_PG)
     _require_k(k, group_size)
-    return fmean(math.comb(c, k) / math.comb(group_size, k) for c in num_correct_P)
+    return fmean(all_are_correct(group_size, c, k) for c in num_correct_P)
 
 
 def std_at_k(correct_PG: Tensor) -> float:
-    """How much siblings disagree: mean over prompts of sqrt(p (1 - p)), p = c / G; k is all G of them.
-
-    The standard deviation within a group divided by G and not G - 1, as published tables of std@k have it.
-    """
+    """How much siblings disagree: mean over prompts of the standard deviation; k is all G of them."""
     num_correct_P, group_size = _counts(correct_PG)
-    return fmean(math.sqrt(c * (group_size - c)) / group_size for c in num_correct_P)
+    return fmean(deviation(group_size, c, group_size) for c in num_correct_P)
 
 
 # ---------------------------------------------------------------- the interval

@@ -7,8 +7,11 @@ from typing import Protocol
 
 from megaent.errors import ConfigError
 from megaent.reward.by_text import ByText, has_thought, is_boxed, same_choice, same_text
+from megaent.reward.code_answer import CodeAnswer
 from megaent.reward.exact import ExactAnswer, final_number, first_integer, last_result
 from megaent.reward.math_answer import MathAnswer
+from megaent.reward.puzzle_answer import PuzzleAnswer
+from megaent.reward.remote import RemoteVerifier
 from megaent.reward.weighted import Weighted, read_parts
 from megaent.types import Group
 
@@ -30,6 +33,9 @@ GRADERS: dict[str, Callable[..., Reward]] = {
     "last_result": lambda: ExactAnswer(read=last_result),
     "first_integer": lambda: ExactAnswer(read=first_integer),
     "math": MathAnswer,
+    "code": CodeAnswer,
+    "remote": RemoteVerifier,
+    "reasoning_gym": PuzzleAnswer,
     "exact": lambda: ByText(grade_one=same_text),
     "choice": lambda: ByText(grade_one=same_choice),
     "boxed": lambda: ByText(grade_one=is_boxed),

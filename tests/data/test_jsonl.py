@@ -12,9 +12,9 @@ import pytest
 
 from megaent.data.jsonl import JsonlOptions
 from megaent.data.registry import load_task
-from megaent.data.rows import LeftOut, Row, read_rows
+from megaent.data.rows import LeftOut, Row, read_rows, read_text_key
 from megaent.data.task import Task
-from megaent.errors import DataError, ModelError
+from megaent.errors import ConfigError, DataError, ModelError
 
 GSM8K = {"question": "Tom has 3 eggs and buys 40. How many?", "answer": "3 + 40 = <<3+40=43>>43\n#### 1,043"}
 MATH = {"problem": "Halve one.", "solution": "It is $\\boxed{\\frac{1}{2}}$, as \\{x\\} shows.", "level": 1}
@@ -251,3 +251,38 @@ def test_what_is_no_number_is_refused_with_its_line(tmp_path: Path) -> None:
     path.write_text('{"question": "a", "answer": 1}\n{"question": "b", "answer": NaN}\n')
     with pytest.raises(DataError, match="line 2: the answer cannot be graded: it is nan"):
         read(path)
+
+
+def test_a_file_of_programs_is_read(tmp_path: Path, byte_model: Path) -> None:
+    rows = [{"question": f"Add {n}.", "test_list": [f"assert add(1) == {n + 1}"]} for n in range(40)]
+    file = tmp_path / "programs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    options = JsonlOptions(path=str(file), answer_key="test_list", reward="code", template="plain")
+    task = load_task(options, byte_model, max_prompt_tokens=500)
+    assert len(task.train) + len(task.evaluation) == 40
+    assert task.grader_options == {"timeout_s": 2.0, "without": ""}
+    assert "```python" in task.train[0].text
+    assert "assert" not in task.train[0].text
+    with pytest.raises(ConfigError, match=r"of data\.reward=code alone"):
+        JsonlOptions(path=str(file), sandbox_without="seccomp")
+    with pytest.raises(ConfigError, match="must be named from"):
+        JsonlOptions(path=str(file), reward="code", sandbox_without="chroot")
+
+
+def test_keys_of_a_remote_verifier_are_sent_as_they_are(tmp_path: Path, byte_model: Path) -> None:
+    assert read_text_key("a rubric") == "a rubric"
+    for nothing in (None, ""):
+        with pytest.raises(ValueError, match="empty"):
+            read_text_key(nothing)
+    rows = [{"question": f"Draw {n}.", "answer": {"points": ["é", n]}} for n in range(30)]
+    options = JsonlOptions(
+        path=str(write(tmp_path, rows)), reward="remote", template="plain", remote_url="http://a/b"
+    )
+    task = load_task(options, byte_model, max_prompt_tokens=500)
+    keys = {prompt.answer for prompt in (*task.train, *task.evaluation)}
+    assert keys == {json.dumps({"points": ["é", n]}, ensure_ascii=False) for n in range(30)}
+    assert task.grader_options == {"url": "http://a/b", "batch": 64, "timeout_s": 60.0}
+    with pytest.raises(ConfigError, match=r"data\.remote_url must be an address .* got ''"):
+        JsonlOptions(path="x", reward="remote+0.1*boxed")
+    with pytest.raises(ConfigError, match=r"data\.remote_url is of data\.reward=remote alone"):
+        JsonlOptions(path="x", remote_url="http://a/b")

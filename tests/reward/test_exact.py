@@ -107,5 +107,5 @@ def test_a_number_of_any_length_is_graded() -> None:
 def test_an_unknown_grader_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"must be one of final_number, .*, math, .*, got 'maths'"):
         make_reward("maths")
-    by_text = {"exact", "choice", "boxed", "thought"}
-    assert set(GRADERS) == {"final_number", "last_result", "first_integer", "math", *by_text}
+    by_text, others = {"exact", "choice", "boxed", "thought"}, {"code", "remote", "reasoning_gym"}
+    assert set(GRADERS) == {"final_number", "last_result", "first_integer", "math", *others, *by_text}

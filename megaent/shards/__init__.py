@@ -1,0 +1,1 @@
+"""Token sequences in files larger than memory, read in an order that nothing but a seed decides."""
