@@ -56,6 +56,8 @@ class ParallelOptions:
     virtual_pipeline_model_parallel_size: Optional[int] = None  # noqa: UP045
     context_parallel_size: int = 1
     sequence_parallel: bool = False
+    # Share the optimizer's state out over the replicas; null: where there is more than one.
+    distributed_optimizer: Optional[bool] = None  # noqa: UP045
     microbatch_tokens: int = 8192  # prompt and response tokens a microbatch, at most
     # Read a prompt once for all its responses in a microbatch; null: wherever that is possible.
     share_prompts: Optional[bool] = None  # noqa: UP045
@@ -99,6 +101,20 @@ class ParallelOptions:
             f"parallel.share_prompts=true is not possible here: {reason}; leave it null or false",
         )
         return reason is None if self.share_prompts is None else self.share_prompts
+
+    def shares_optimizer(self, world: int) -> bool:
+        """Whether each replica keeps only its share of the optimizer's state. Raises ConfigError where that
+        was asked for and nobody is there to share with.
+        """
+        holders = world * self.context_parallel_size // self.sizes.model_parallel
+        require(
+            not self.distributed_optimizer or holders > 1,
+            f"parallel.distributed_optimizer=true has no effect: {world} processes are one replica of one "
+            "context rank, which holds the whole state; start more processes, or leave it null",
+        )
+        if self.distributed_optimizer is None:
+            return world > self.sizes.model_parallel
+        return self.distributed_optimizer
 
     @property
     def sizes(self) -> Sizes:

@@ -99,6 +99,7 @@ def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _sil
     if check_files:
         config.data.require_files()
         config.parallel.sizes.check(shape(config.model), world_size())
+        config.parallel.shares_optimizer(world_size())
     say("loading PyTorch")
     config.method = build_method({name: asdict(options) for name, options in config.method.items()})
     return config

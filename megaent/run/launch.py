@@ -100,6 +100,7 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
             recompute=config.model.recompute,
             microbatch_tokens=config.parallel.microbatch_tokens,
             kept_graphs_gib=config.parallel.kept_graphs_gib,
+            distributed_optimizer=config.parallel.shares_optimizer(layout.world_size),
             share_prompts=config.parallel.shares_prompts(
                 implementation=config.model.implementation, device=layout.device.type
             ),

@@ -27,6 +27,9 @@ LAYOUTS = {
     "dp2_pp2": (4, {"pp": 2}),
     "dp2_cp2": (4, {"cp": 2}),
 }
+# The same with the optimizer's state shared out over the replicas.
+SHARED_OUT = {f"{name}_do": LAYOUTS[name] for name in ("dp2", "dp2_tp2_sp", "dp2_pp2", "dp2_cp2")}
+EVERY = LAYOUTS | SHARED_OUT
 DEFAULT = {"tp": 1, "pp": 1, "vpp": None, "cp": 1, "sequence_parallel": False}
 EVEN, UNEQUAL, EMPTY = [0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]
 
@@ -71,8 +74,9 @@ COMMON = {"groups": GROUPS, "temperature": 0.8, "microbatch_tokens": 40, "kept_g
 def job(
     name: str, precision: dict, folder: Path, out: Path, *, holders: list[int] = EVEN, **more: object
 ) -> dict:
-    layout = DEFAULT | LAYOUTS[name][1]
+    layout = DEFAULT | EVERY[name][1]
     where = {"layout": layout, "holders": holders, "folder": str(folder), "out": str(out)}
+    where["distributed_optimizer"] = name in SHARED_OUT
     return COMMON | precision | where | {"share_prompts": layout["cp"] == 1} | more
 
 
