@@ -157,6 +157,34 @@ def _take_shard_gradients(self) -> None:
                 shard.grad = weight.main_grad.view(-1)[place.start : place.end].to(shard.dtype)
 
 
+def token_dispatcher() -> None:
+    """Counts of the tokens that go to each expert are copied to the host on a stream of their own."""
+    module = importlib.import_module("megatron.core.transformer.moe.token_dispatcher")
+    dispatcher = module.MoEAlltoAllTokenDispatcher
+    dispatcher.cuda_dtoh_stream = _NoStream()
+    dispatcher._maybe_dtoh_and_synchronize = _take_splits
+
+
+def _take_splits(self, point: str, tokens_per_expert: torch.Tensor | None = None) -> torch.Tensor | None:
+    """At the point where Megatron copies them: the counts are on the host, and are to be plain numbers."""
+    if point == self.cuda_dtoh_point:
+        for name in ("input_splits", "output_splits"):
+            splits = getattr(self, name)
+            if torch.is_tensor(splits):
+                setattr(self, name, splits.tolist())
+    return tokens_per_expert
+
+
+class _TorchOfRouters(_TorchOnCpu):
+    def softmax(self, scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.softmax(scores, dim, dtype=None if scores.dtype == torch.float64 else dtype)
+
+
+def router_softmax() -> None:
+    """A router's shares are computed in fp32, whatever its scores have; fp64 stays fp64 here."""
+    importlib.import_module("megatron.core.transformer.moe.moe_utils").torch = _TorchOfRouters()  # type: ignore[attr-defined]
+
+
 def checkpointing() -> None:
     """Exchange and saving of distributed checkpoints stage tensors on the device."""
     _redirect(
@@ -232,6 +260,17 @@ ADAPTATIONS: dict[str, Adaptation] = {
     ),
     "shard_gradients": Adaptation(
         shard_gradients, ((_CORE + "optimizer.distrib_optimizer", "shard_model_grad.float()"),)
+    ),
+    "token_dispatcher": Adaptation(
+        token_dispatcher,
+        (
+            (_CORE + "transformer.moe.token_dispatcher", "cuda_dtoh_stream = torch.cuda.Stream()"),
+            (_CORE + "transformer.moe.token_dispatcher", "self.cuda_dtoh_stream.record_event()"),
+        ),
+    ),
+    "router_softmax": Adaptation(
+        router_softmax,
+        ((_CORE + "transformer.moe.moe_utils", "torch.softmax(scores, dim=-1, dtype=torch.float32)"),),
     ),
     "checkpointing": Adaptation(
         checkpointing,

@@ -43,6 +43,7 @@ def check_before_building(config: TrainConfig) -> None:
     """What was not refused while the configuration was read, and needs torch or the method."""
     device = resolve_device(config.device)
     config.parallel.shares_prompts(implementation=config.model.implementation, device=device.type)
+    config.parallel.require_experts_exchange(device=device.type)
     check_staleness(config.method, config.rollout.staleness)
     require_grader(getattr(config.data, "reward", "math"))
 

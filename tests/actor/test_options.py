@@ -50,3 +50,11 @@ def test_context_ranks_share_the_optimizers_state_if_asked() -> None:
 def test_sharing_the_optimizers_state_with_nobody_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"distributed_optimizer=true has no effect: 2 processes are one"):
         ParallelOptions(tensor_model_parallel_size=2, distributed_optimizer=True).shares_optimizer(2)
+
+
+def test_experts_split_both_ways_are_refused_on_a_cpu() -> None:
+    both = ParallelOptions(expert_model_parallel_size=2, expert_tensor_parallel_size=2)
+    both.require_experts_exchange(device="cuda")
+    with pytest.raises(ConfigError, match="gloo cannot; on a CPU leave one of the two at 1"):
+        both.require_experts_exchange(device="cpu")
+    ParallelOptions(expert_model_parallel_size=2).require_experts_exchange(device="cpu")

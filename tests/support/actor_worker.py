@@ -135,7 +135,7 @@ def export_gradients(actor: MegatronActor) -> dict[str, torch.Tensor]:
 def gather_gradients(actor: MegatronActor) -> None:
     """Each replica was left with the sums of its own shard of every bucket."""
     for chunk in actor.chunks:
-        for buffer in chunk.buffers:
+        for buffer in [*chunk.buffers, *chunk.expert_parallel_buffers]:
             group = buffer.data_parallel_group
             for bucket in buffer.buckets:
                 shards = list(bucket.grad_data.chunk(group.size()))
