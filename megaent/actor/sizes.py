@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from dataclasses import dataclass
 from typing import Protocol
@@ -105,6 +106,7 @@ class Sizes:
                     f"{self.etp} share out experts, and the model has none; leave them out"
                 )
             return
+        _require_megatron_of_experts()
         for name, parts, size, what in (
             ("expert_model_parallel_size", self.ep, experts.count, "experts"),
             ("expert_tensor_parallel_size", self.etp, model.intermediate_size, "rows of an expert"),
@@ -118,3 +120,12 @@ class Sizes:
                 "a model with experts is trained under tensor parallelism only with sequence parallelism "
                 "(Megatron-Core's rule); set parallel.sequence_parallel=true"
             )
+
+
+def _require_megatron_of_experts() -> None:
+    found = importlib.metadata.version("megatron-core")
+    if found.startswith("0.16."):
+        raise ConfigError(
+            f"a model with experts needs megatron-core 0.19, and {found} is installed; use Python 3.12 or "
+            "3.13 (./scripts/setup chooses the version by Python's)"
+        )

@@ -71,3 +71,14 @@ def test_sizes_that_do_not_divide_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         Sizes(**sizes).check(read(tmp_path, name), world)
+
+
+def test_experts_are_refused_under_a_megatron_that_fails_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "megatron_core-0.16.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: megatron-core\nVersion: 0.16.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"needs megatron-core 0\.19, and 0\.16\.1 is installed"):
+        Sizes().check(read(tmp_path, "mixtral"), 1)
