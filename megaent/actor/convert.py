@@ -1,7 +1,7 @@
 """Hugging Face weights to Megatron shards and back, one tensor at a time.
 
-A *piece* is one Megatron parameter and the Hugging Face tensors it is made of. Six kinds of
-sharding cover Qwen2, Qwen3 and Llama:
+A *piece* is one Megatron parameter and the Hugging Face tensors it is made of. Five kinds of
+sharding cover Qwen2, Qwen3, Llama and Mixtral; an expert's pieces are split over its own tensor ranks:
 
     vocab       rows split over tensor ranks, padded to a multiple of 128
     column      rows split          row         columns split          whole    on every rank
@@ -20,11 +20,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from megaent.actor.model import PolicyModel
 from megaent.actor.parallel import Layout
 from megaent.errors import ModelError
 from megaent.model_folder.architecture import Architecture
+from megaent.model_folder.experts import NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Piece:
     hf_names: tuple[str, ...]
     kind: str
     layer: int | None = None  # None outside the layers
+    expert: int | None = None  # of its layer; only the expert rank that has it holds the piece
 
 
 def pieces(architecture: Architecture) -> Iterator[Piece]:
@@ -50,10 +53,9 @@ def pieces(architecture: Architecture) -> Iterator[Piece]:
 def _layer_pieces(architecture: Architecture, layer: int) -> Iterator[Piece]:
     here, there = f"decoder.layers.{layer}.", f"model.layers.{layer}."
 
-    def piece(parameter: str, kind: str, *names: str) -> Piece:
-        return Piece(
-            parameter=here + parameter, hf_names=tuple(there + n for n in names), kind=kind, layer=layer
-        )
+    def piece(parameter: str, kind: str, *names: str, expert: int | None = None) -> Piece:
+        hf_names = tuple(there + name for name in names)
+        return Piece(parameter=here + parameter, hf_names=hf_names, kind=kind, layer=layer, expert=expert)
 
     qkv = ("self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.")
     yield piece("input_layernorm.weight", "whole", "input_layernorm.weight")
@@ -65,8 +67,20 @@ def _layer_pieces(architecture: Architecture, layer: int) -> Iterator[Piece]:
         yield piece("self_attention.k_layernorm.weight", "whole", "self_attn.k_norm.weight")
     yield piece("self_attention.linear_proj.weight", "row", "self_attn.o_proj.weight")
     yield piece("pre_mlp_layernorm.weight", "whole", "post_attention_layernorm.weight")
-    yield piece("mlp.linear_fc1.weight", "gate_up", "mlp.gate_proj.weight", "mlp.up_proj.weight")
-    yield piece("mlp.linear_fc2.weight", "row", "mlp.down_proj.weight")
+    if architecture.experts is None:
+        yield piece("mlp.linear_fc1.weight", "gate_up", "mlp.gate_proj.weight", "mlp.up_proj.weight")
+        yield piece("mlp.linear_fc2.weight", "row", "mlp.down_proj.weight")
+        return
+    names = NAMES[architecture.family]
+    yield piece("mlp.router.weight", "whole", names.router())
+    for expert in range(architecture.experts.count):
+        gate, up, down = names.of(expert)
+        yield piece(_expert(expert) + "linear_fc1.weight", "gate_up", gate, up, expert=expert)
+        yield piece(_expert(expert) + "linear_fc2.weight", "row", down, expert=expert)
+
+
+def _expert(number: int) -> str:
+    return f"mlp.experts.local_experts.{number}."
 
 
 # Transformer Engine fuses the norm in front of a linear layer into it.
@@ -120,8 +134,8 @@ def from_shards(piece: Piece, shards: list[Tensor], architecture: Architecture) 
 # ---------------------------------------------------------------- this rank's model
 
 
-def local_parameters(models: Iterable[PolicyModel]) -> dict[str, torch.nn.Parameter]:
-    """This rank's parameters under their names over the whole model (layers counted from 0)."""
+def local_parameters(models: Iterable[PolicyModel], layout: Layout) -> dict[str, torch.nn.Parameter]:
+    """This rank's parameters under their names over the whole model (layers and experts counted from 0)."""
     found: dict[str, torch.nn.Parameter] = {}
     for model in models:
         first = model.decoder.layers[0].layer_number - 1 if len(model.decoder.layers) else 0
@@ -129,9 +143,20 @@ def local_parameters(models: Iterable[PolicyModel]) -> dict[str, torch.nn.Parame
             head, _, tail = name.partition("decoder.layers.")
             if tail and not head:
                 number, _, rest = tail.partition(".")
+                rest = _of_all_experts(rest, model, layout)
                 name = f"decoder.layers.{int(number) + first}.{rest}"
             found[name] = parameter
     return found
+
+
+def _of_all_experts(name: str, model: PolicyModel, layout: Layout) -> str:
+    head, _, tail = name.partition("mlp.experts.local_experts.")
+    if head or not tail:
+        return name
+    number, _, rest = tail.partition(".")
+    assert model.config.num_moe_experts is not None, f"{name} in a model without experts"
+    first = layout.ep_group.rank() * (model.config.num_moe_experts // layout.sizes.ep)
+    return _expert(int(number) + first) + rest
 
 
 def _lookup(parameters: dict[str, torch.nn.Parameter], name: str) -> torch.nn.Parameter | None:
@@ -150,8 +175,7 @@ def load_weights(
 
     Raises ModelError when a shape differs or a parameter of ours is left without weights.
     """
-    parameters = local_parameters(models)
-    tp_rank = layout.tp_group.rank()
+    parameters = local_parameters(models, layout)
     for piece in _with_tied_output(architecture):
         parameter = _lookup(parameters, piece.parameter)
         if parameter is None:
@@ -162,7 +186,8 @@ def load_weights(
                 f"{piece.hf_names[0]} has {tensors[0].shape[0]} rows, config.json says vocab_size "
                 f"{architecture.vocab_size}; config.json and weights disagree"
             )
-        shard = to_shard(piece, tensors, architecture, tp=layout.sizes.tp, tp_rank=tp_rank)
+        group = _tensor_group(piece, layout)
+        shard = to_shard(piece, tensors, architecture, tp=group.size(), tp_rank=group.rank())
         if shard.shape != parameter.shape:
             raise ModelError(
                 f"{' + '.join(piece.hf_names)} give a shard of shape {list(shard.shape)}, "
@@ -193,11 +218,11 @@ class Owner:
 
 def piece_owners(models: list[PolicyModel], architecture: Architecture, layout: Layout) -> dict[str, Owner]:
     """The owner of every piece, by Megatron name; one small exchange, done once. A collective."""
-    parameters = local_parameters(models)
+    parameters = local_parameters(models, layout)
     stage = layout.pp_group.rank()
     mine: dict[str, Owner] = {}
     for piece in pieces(architecture):
-        parameter = _lookup(parameters, piece.parameter)
+        parameter = _lookup(parameters, _like_it(piece, architecture, layout))
         if parameter is not None:
             mine[piece.parameter] = Owner(stage, tuple(parameter.shape), parameter.dtype)
     if layout.sizes.pp == 1:
@@ -214,25 +239,58 @@ def named_weights(
 
     The stage that owns a piece gathers it over its tensor ranks and sends it along the pipeline.
     """
-    parameters = local_parameters(models)
+    parameters = local_parameters(models, layout)
     for piece in pieces(architecture):
-        shards = _whole(piece, _lookup(parameters, piece.parameter), owners[piece.parameter], layout)
+        parameter = _lookup(parameters, piece.parameter)
+        holder = _expert_holder(piece, architecture, layout)
+        shards = _whole(piece, parameter, owners[piece.parameter], layout, holder=holder)
         yield from zip(piece.hf_names, from_shards(piece, shards, architecture), strict=True)
 
 
-def _whole(piece: Piece, parameter: Tensor | None, owner: Owner, layout: Layout) -> list[Tensor]:
-    """All tensor ranks' shards of one piece, on every stage."""
-    is_split = layout.sizes.tp > 1 and piece.kind != "whole"
-    count = layout.sizes.tp if is_split else 1
+def _tensor_group(piece: Piece, layout: Layout) -> ProcessGroup:
+    return layout.tp_group if piece.expert is None else layout.etp_group
+
+
+def _expert_holder(piece: Piece, architecture: Architecture, layout: Layout) -> int | None:
+    """The expert rank that has the piece; None where every one has it."""
+    if piece.expert is None or layout.sizes.ep == 1:
+        return None
+    assert architecture.experts is not None, f"{piece.parameter} in a model without experts"
+    return piece.expert // (architecture.experts.count // layout.sizes.ep)
+
+
+def _like_it(piece: Piece, architecture: Architecture, layout: Layout) -> str:
+    """The parameter of this rank that has the piece's shape and stage: another expert's, if it must be."""
+    if piece.expert is None or architecture.experts is None:
+        return piece.parameter
+    each = architecture.experts.count // layout.sizes.ep
+    here = piece.expert % each + layout.ep_group.rank() * each
+    return piece.parameter.replace(_expert(piece.expert), _expert(here))
+
+
+def _whole(
+    piece: Piece, parameter: Tensor | None, owner: Owner, layout: Layout, *, holder: int | None
+) -> list[Tensor]:
+    """All tensor ranks' shards of one piece, on every expert rank (``holder`` has it) and every stage."""
+    group = _tensor_group(piece, layout)
+    is_split = group.size() > 1 and piece.kind != "whole"
+    count = group.size() if is_split else 1
     stacked = torch.empty((count, *owner.shape), dtype=owner.dtype, device=layout.device)
     if layout.pp_group.rank() == owner.stage:
-        assert parameter is not None, f"{piece.parameter} is missing on its own stage {owner.stage}"
-        data = parameter.detach()
-        if is_split:
-            dist.all_gather(list(stacked.unbind()), data.contiguous(), group=layout.tp_group)
-        else:
-            stacked[0] = data
+        if holder in (None, layout.ep_group.rank()):
+            assert parameter is not None, f"{piece.parameter} is missing on its own stage {owner.stage}"
+            _gather(stacked, parameter.detach(), group if is_split else None)
+        if holder is not None:
+            source = dist.get_global_rank(layout.ep_group, holder)
+            dist.broadcast(stacked, src=source, group=layout.ep_group)
     if layout.sizes.pp > 1:
         source = dist.get_global_rank(layout.pp_group, owner.stage)
         dist.broadcast(stacked, src=source, group=layout.pp_group)
     return list(stacked.unbind())
+
+
+def _gather(stacked: Tensor, shard: Tensor, group: ProcessGroup | None) -> None:
+    if group is None:
+        stacked[0] = shard
+    else:
+        dist.all_gather(list(stacked.unbind()), shard.contiguous(), group=group)

@@ -141,6 +141,8 @@ class MegatronActor:
     ) -> tuple[Tensor, Tensor]:
         dtype = statistics_dtype(self.config.params_dtype)
         statistics = torch.zeros(3, batch.num_tokens, dtype=dtype, device=self.layout.device)
+        if self.layout.sizes.ep > 1:  # every replica takes part in every pass
+            packs = packs + [[]] * (self._agree(len(packs)) - len(packs))
         if packs:
             check = None if check is None else check.to(self.layout.device)
             forward_step = scoring_step(statistics, temperature, self._kept, check)
@@ -247,10 +249,13 @@ class MegatronActor:
         return [self._packs(batch, responses) for responses in members.values()]
 
     def _tokens_kept(self) -> int:
-        """Whose graphs fit into ``kept_graphs_gib``; none in a pipeline, which passes its packs on."""
+        """Whose graphs fit into ``kept_graphs_gib``; none in a pipeline, which passes its packs on, and none
+        of experts, where replicas may exchange tokens and have to make the same passes.
+        """
         sizes, itemsize = self.layout.sizes, self.config.params_dtype.itemsize
+        is_kept = sizes.pp == 1 and self.architecture.experts is None
         per_token = graph_bytes_per_token(self.architecture, sizes, itemsize)
-        return int(self.options.kept_graphs_gib * 2**30 // per_token) if sizes.pp == 1 else 0
+        return int(self.options.kept_graphs_gib * 2**30 // per_token) if is_kept else 0
 
     def _run(
         self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool

@@ -90,9 +90,13 @@ def tensor_cuda() -> None:
 
 
 def tensor_type() -> None:
-    """Optimizers compare ``param.type()`` with the names of CUDA tensor types."""
+    """Optimizers compare ``param.type()`` with the names of CUDA tensor types.
+
+    fp64 takes the name of fp32: to the distributed optimizer that means a weight that is its own master.
+    """
     plain = torch.Tensor.type
     names = {f"torch.{kind}Tensor": f"torch.cuda.{kind}Tensor" for kind in ("Float", "Half", "BFloat16")}
+    names["torch.DoubleTensor"] = names["torch.FloatTensor"]
 
     def type_(self, dtype=None, *args, **kwargs):
         result = plain(self, *(() if dtype is None else (dtype,)), *args, **kwargs)
@@ -130,6 +134,55 @@ def _clip_by_total_norm(parameters, max_norm, total_norm, use_decoupled_grad=Fal
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.detach().mul_(coefficient)
+
+
+def shard_gradients() -> None:
+    """The distributed optimizer casts a shard's gradient to fp32, whatever its weight has."""
+    module = importlib.import_module("megatron.core.optimizer.distrib_optimizer")
+    module.DistributedOptimizer._copy_model_grads_to_main_grads = _take_shard_gradients
+
+
+def _take_shard_gradients(self) -> None:
+    """Each shard gets the part of the summed gradient that it steps by, in its own precision."""
+    if self.is_stub_optimizer:
+        return
+    held = (
+        (self.model_float16_groups, self.shard_fp32_from_float16_groups),
+        (self.model_fp32_groups, self.shard_fp32_groups),
+    )
+    for weight_groups, shard_groups in held:
+        for weights, shards in zip(weight_groups, shard_groups, strict=True):
+            for weight, shard in zip(weights, shards, strict=True):
+                place = self._get_model_param_range_map(weight)["param"]
+                shard.grad = weight.main_grad.view(-1)[place.start : place.end].to(shard.dtype)
+
+
+def token_dispatcher() -> None:
+    """Counts of the tokens that go to each expert are copied to the host on a stream of their own."""
+    module = importlib.import_module("megatron.core.transformer.moe.token_dispatcher")
+    dispatcher = module.MoEAlltoAllTokenDispatcher
+    dispatcher.cuda_dtoh_stream = _NoStream()
+    dispatcher._maybe_dtoh_and_synchronize = _take_splits
+
+
+def _take_splits(self, point: str, tokens_per_expert: torch.Tensor | None = None) -> torch.Tensor | None:
+    """At the point where Megatron copies them: the counts are on the host, and are to be plain numbers."""
+    if point == self.cuda_dtoh_point:
+        for name in ("input_splits", "output_splits"):
+            splits = getattr(self, name)
+            if torch.is_tensor(splits):
+                setattr(self, name, splits.tolist())
+    return tokens_per_expert
+
+
+class _TorchOfRouters(_TorchOnCpu):
+    def softmax(self, scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return torch.softmax(scores, dim, dtype=None if scores.dtype == torch.float64 else dtype)
+
+
+def router_softmax() -> None:
+    """A router's shares are computed in fp32, whatever its scores have; fp64 stays fp64 here."""
+    importlib.import_module("megatron.core.transformer.moe.moe_utils").torch = _TorchOfRouters()  # type: ignore[attr-defined]
 
 
 def checkpointing() -> None:
@@ -204,6 +257,20 @@ ADAPTATIONS: dict[str, Adaptation] = {
             (_CORE + "optimizer.clip_grads", "== 'torch.cuda.FloatTensor'"),
             (_CORE + "utils", 'device="cuda"'),
         ),
+    ),
+    "shard_gradients": Adaptation(
+        shard_gradients, ((_CORE + "optimizer.distrib_optimizer", "shard_model_grad.float()"),)
+    ),
+    "token_dispatcher": Adaptation(
+        token_dispatcher,
+        (
+            (_CORE + "transformer.moe.token_dispatcher", "cuda_dtoh_stream = torch.cuda.Stream()"),
+            (_CORE + "transformer.moe.token_dispatcher", "self.cuda_dtoh_stream.record_event()"),
+        ),
+    ),
+    "router_softmax": Adaptation(
+        router_softmax,
+        ((_CORE + "transformer.moe.moe_utils", "torch.softmax(scores, dim=-1, dtype=torch.float32)"),),
     ),
     "checkpointing": Adaptation(
         checkpointing,

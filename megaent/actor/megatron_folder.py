@@ -1,6 +1,7 @@
 """A model in Megatron's distributed checkpoint format, written and read one piece at a time by one process.
 
-Megatron stacks the layers: one key holds a parameter of every layer, ``[num_layers, ...]``, and files hold
+Megatron stacks the layers: one key holds a parameter of every layer, ``[num_layers, ...]``, of every expert
+``[num_layers, experts, ...]``, and files hold
 rectangular chunks of it. What is written here is what a run of one process would write, a chunk a layer;
 Megatron cuts and joins chunks when it loads, so every layout reads it. Read here is what any layout wrote.
 
@@ -74,22 +75,34 @@ def _key(piece: Piece) -> str:
     if piece.layer is None:
         return piece.parameter
     name = piece.parameter.removeprefix(f"decoder.layers.{piece.layer}.")
+    name = name.replace(f".local_experts.{piece.expert}.", ".experts.")
     return "decoder.layers." + FUSED_NAMES.get(name, name)
 
 
 def _extra_state(piece: Piece, architecture: Architecture) -> str | None:
     """The key under which Megatron looks for a module's state besides weights, which only FP8 has."""
-    if piece.kind == "vocab":
+    if piece.kind == "vocab" or piece.parameter.endswith("router.weight"):
         return None
-    shard = "0_1" if piece.layer is None else f"{piece.layer}_{architecture.num_layers}"
+    place, stack = _stack(piece, architecture)
+    shard = f"{'.'.join(map(str, place))}_{'.'.join(map(str, stack))}" if stack else "0_1"
     return f"{_key(piece).rpartition('.')[0]}._extra_state/shard_{shard}"
+
+
+def _stack(piece: Piece, architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where the piece stands among the layers, and the experts of its layer; and how many these are."""
+    if piece.layer is None:
+        return (), ()
+    if piece.expert is None:
+        return (piece.layer,), (architecture.num_layers,)
+    assert architecture.experts is not None, f"{piece.parameter} in a model without experts"
+    return (piece.layer, piece.expert), (architecture.num_layers, architecture.experts.count)
 
 
 def _item(piece: Piece, architecture: Architecture, dtype: torch.dtype) -> WriteItem:
     shape = _shape(piece, architecture)
-    whole, sizes, offsets = shape, shape, (0,) * len(shape)
-    if piece.layer is not None:
-        whole, sizes, offsets = (architecture.num_layers, *shape), (1, *shape), (piece.layer, *offsets)
+    place, stack = _stack(piece, architecture)
+    whole, sizes = (*stack, *shape), (*(1 for _ in stack), *shape)
+    offsets = (*place, *(0 for _ in shape))
     chunk = ChunkStorageMetadata(offsets=torch.Size(offsets), sizes=torch.Size(sizes))
     data = TensorWriteData(chunk=chunk, properties=TensorProperties(dtype=dtype), size=torch.Size(whole))
     index = MetadataIndex(_key(piece), chunk.offsets)
@@ -187,7 +200,7 @@ def open_pieces(folder: Path, architecture: Architecture) -> Callable[[Piece], T
         if sum(math.prod(part.lengths) for part in parts) != target.numel():
             raise CheckpointError(f"{folder} holds {piece.parameter} in part; use an earlier checkpoint")
         _read_parts(reader, parts, target, piece)
-        return target if piece.layer is None else target[0]
+        return target.view(_shape(piece, architecture))
 
     return read
 

@@ -154,7 +154,7 @@ def transformer_config(
         sequence_parallel=sizes.sequence_parallel,
         transformer_impl=implementation,
         variable_seq_lengths=sizes.vpp is None,  # interleaved schedules are given packs of one length
-        moe_token_dispatcher_type="alltoall",
+        **_experts(architecture, sizes, dtype, implementation),
         calculate_per_token_loss=True,  # no division by microbatches: the loss weights normalise
         gradient_accumulation_fusion=False,
         masked_softmax_fusion=False,
@@ -168,10 +168,39 @@ def transformer_config(
     )
 
 
+def _experts(
+    architecture: Architecture, sizes: Sizes, dtype: torch.dtype, implementation: str
+) -> dict[str, Any]:
+    """No token is dropped, and the router is computed in fp32 (fp64 for a float64 model)."""
+    dispatch = {"moe_token_dispatcher_type": "alltoall"}  # asked for by variable lengths, experts or not
+    experts = architecture.experts
+    if experts is None:
+        return dispatch
+    if implementation != "local":
+        raise ConfigError(
+            "experts run with model.implementation=local only: grouped products of Transformer Engine are "
+            "not converted yet"
+        )
+    return dispatch | {
+        "num_moe_experts": experts.count,
+        "moe_router_topk": experts.chosen,
+        "moe_router_pre_softmax": not experts.normalised,
+        "moe_router_dtype": "fp64" if dtype == torch.float64 else "fp32",
+        "moe_router_load_balancing_type": "none",
+        "moe_ffn_hidden_size": architecture.intermediate_size,
+        "expert_model_parallel_size": sizes.ep,
+        "expert_tensor_parallel_size": sizes.etp,
+    }
+
+
 def layer_spec(architecture: Architecture, implementation: str) -> ModuleSpec:
     if implementation == "transformer_engine":
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=architecture.qk_norm)
-    spec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=architecture.qk_norm)
+    spec = get_gpt_layer_local_spec(
+        num_experts=architecture.experts.count if architecture.experts else None,
+        normalization="RMSNorm",
+        qk_layernorm=architecture.qk_norm,
+    )
     layer, attention = spec.submodules, spec.submodules.self_attention.submodules
     layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
     attention.core_attention = PackedAttention

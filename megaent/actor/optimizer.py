@@ -16,6 +16,7 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megaent.actor.model import PolicyModel
+from megaent.actor.optimizer_state import MOMENTS, parts, set_adam_step
 
 _NEVER_CLIPS = 1e30  # Megatron reports the gradient norm only where it clips
 
@@ -74,7 +75,7 @@ def build_optimizer(
         ),
         chunks,
     )
-    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
+    for part in parts(optimizer):
         if isinstance(part.optimizer, torch.optim.AdamW):
             _fuse(part.optimizer)
     config.finalize_model_grads_func = _finalize
@@ -104,12 +105,8 @@ def set_learning_rate(optimizer: MegatronOptimizer, options: AdamOptions, optimi
 @torch.no_grad()
 def reset_state(optimizer: MegatronOptimizer) -> None:
     """Moments and step counts back to zero, as in a new optimizer over the same weights."""
-    for part in getattr(optimizer, "chained_optimizers", [optimizer]):
-        inner = part.optimizer
-        for moments in inner.state.values():
-            for name, value in moments.items():
-                if name in ("exp_avg", "exp_avg_sq", "step"):
-                    value.zero_()
-        for group in inner.param_groups:
-            if isinstance(group.get("step"), int):  # fused implementations count per group
-                group["step"] = 0
+    for part in parts(optimizer):
+        for moments in part.optimizer.state.values():
+            for name in MOMENTS:
+                moments[name].zero_()
+    set_adam_step(optimizer, 0)

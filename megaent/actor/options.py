@@ -11,7 +11,7 @@ from megaent.options import MISSING, require, require_positive
 
 @dataclass
 class ModelOptions:
-    """``model=hf``: a Hugging Face folder on this machine (Qwen2, Qwen3 or Llama)."""
+    """``model=hf``: a Hugging Face folder on this machine (docs/tasks.md says which)."""
 
     path: str = MISSING
     dtype: str = "float32"  # float32 | bfloat16 | float64
@@ -56,6 +56,11 @@ class ParallelOptions:
     virtual_pipeline_model_parallel_size: Optional[int] = None  # noqa: UP045
     context_parallel_size: int = 1
     sequence_parallel: bool = False
+    # Of a model with experts: processes that share out the experts of a layer, and the tensors of one expert.
+    expert_model_parallel_size: int = 1
+    expert_tensor_parallel_size: int = 1
+    # Share the optimizer's state out over the replicas; null: where there is more than one.
+    distributed_optimizer: Optional[bool] = None  # noqa: UP045
     microbatch_tokens: int = 8192  # prompt and response tokens a microbatch, at most
     # Read a prompt once for all its responses in a microbatch; null: wherever that is possible.
     share_prompts: Optional[bool] = None  # noqa: UP045
@@ -68,6 +73,8 @@ class ParallelOptions:
             tensor_model_parallel_size=self.tensor_model_parallel_size,
             pipeline_model_parallel_size=self.pipeline_model_parallel_size,
             context_parallel_size=self.context_parallel_size,
+            expert_model_parallel_size=self.expert_model_parallel_size,
+            expert_tensor_parallel_size=self.expert_tensor_parallel_size,
             microbatch_tokens=self.microbatch_tokens,
         )
         require(
@@ -100,6 +107,29 @@ class ParallelOptions:
         )
         return reason is None if self.share_prompts is None else self.share_prompts
 
+    def require_experts_exchange(self, *, device: str) -> None:
+        """Raises ConfigError for what gloo cannot exchange."""
+        require(
+            device != "cpu" or 1 in (self.expert_model_parallel_size, self.expert_tensor_parallel_size),
+            f"parallel.expert_model_parallel_size={self.expert_model_parallel_size} with "
+            f"expert_tensor_parallel_size={self.expert_tensor_parallel_size} gathers a different number of "
+            "tokens from every rank, which gloo cannot; on a CPU leave one of the two at 1",
+        )
+
+    def shares_optimizer(self, world: int) -> bool:
+        """Whether each replica keeps only its share of the optimizer's state. Raises ConfigError where that
+        was asked for and nobody is there to share with.
+        """
+        holders = world * self.context_parallel_size // self.sizes.model_parallel
+        require(
+            not self.distributed_optimizer or holders > 1,
+            f"parallel.distributed_optimizer=true has no effect: {world} processes are one replica of one "
+            "context rank, which holds the whole state; start more processes, or leave it null",
+        )
+        if self.distributed_optimizer is None:
+            return world > self.sizes.model_parallel
+        return self.distributed_optimizer
+
     @property
     def sizes(self) -> Sizes:
         return Sizes(
@@ -108,4 +138,6 @@ class ParallelOptions:
             vpp=self.virtual_pipeline_model_parallel_size,
             cp=self.context_parallel_size,
             sequence_parallel=self.sequence_parallel,
+            ep=self.expert_model_parallel_size,
+            etp=self.expert_tensor_parallel_size,
         )

@@ -65,6 +65,16 @@ class Layout:
         return parallel_state.get_tensor_model_parallel_group()
 
     @property
+    def ep_group(self) -> ProcessGroup:
+        """Ranks that hold different experts of the same layers."""
+        return parallel_state.get_expert_model_parallel_group()
+
+    @property
+    def etp_group(self) -> ProcessGroup:
+        """Ranks that hold parts of the same experts."""
+        return parallel_state.get_expert_tensor_parallel_group()
+
+    @property
     def pp_group(self) -> ProcessGroup:
         return parallel_state.get_pipeline_model_parallel_group()
 
@@ -174,6 +184,8 @@ def init_parallel(sizes: Sizes, *, device: torch.device, timeout_s: float, seed:
         pipeline_model_parallel_size=sizes.pp,
         virtual_pipeline_model_parallel_size=sizes.vpp,
         context_parallel_size=sizes.cp,
+        expert_model_parallel_size=sizes.ep,
+        expert_tensor_parallel_size=sizes.etp,
         distributed_timeout_minutes=timeout_s / 60,  # type: ignore[arg-type] - into a timedelta; 30 by default
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)

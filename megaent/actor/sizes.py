@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from dataclasses import dataclass
 from typing import Protocol
 
 from megaent.errors import ConfigError
+from megaent.model_folder.experts import Experts
 
 
 def world_size() -> int:
@@ -39,11 +41,15 @@ class Sizes:
     vpp: int | None = None  # virtual stages a rank, 2 or more
     cp: int = 1
     sequence_parallel: bool = False
+    ep: int = 1  # ranks that share out the experts of a layer; among them are whole replicas
+    etp: int = 1  # ranks that share out the tensors of one expert
 
     def __str__(self) -> str:
         virtual = f"x{self.vpp}" if self.vpp else ""
         sp = "+SP" if self.sequence_parallel else ""
-        return f"TP{self.tp}{sp} PP{self.pp}{virtual} CP{self.cp}"
+        experts = f" EP{self.ep}" if self.ep > 1 else ""
+        expert_tensors = f" ETP{self.etp}" if self.etp > 1 else ""
+        return f"TP{self.tp}{sp} PP{self.pp}{virtual} CP{self.cp}{experts}{expert_tensors}"
 
     @property
     def model_parallel(self) -> int:
@@ -63,19 +69,26 @@ class Sizes:
                 f"copy, but the world has {world}; start with torchrun --nproc-per-node {needed} (or a "
                 "multiple of it)"
             )
+        stage = world // self.pp
+        if stage % (self.ep * self.etp):
+            raise ConfigError(
+                f"expert {self.ep} x expert tensor {self.etp} = {self.ep * self.etp} does not divide the "
+                f"{stage} processes of a pipeline stage; lower parallel.expert_model_parallel_size or "
+                "start more processes"
+            )
 
     def check_model(self, model: Divisible) -> None:
-        for name, size in (
-            ("attention heads", model.num_heads),
-            ("key/value heads", model.num_kv_heads),
-            ("intermediate size", model.intermediate_size),
-        ):
+        divided = {"attention heads": model.num_heads, "key/value heads": model.num_kv_heads}
+        if not getattr(model, "experts", None):
+            divided["intermediate size"] = model.intermediate_size
+        for name, size in divided.items():
             if size % self.tp:
                 divisors = [d for d in range(1, size + 1) if size % d == 0]
                 raise ConfigError(
                     f"parallel.tensor_model_parallel_size={self.tp} does not divide the model's {size} "
                     f"{name}; possible sizes are {divisors[:12]}"
                 )
+        self._check_experts(model)
         stages = self.pp * (self.vpp or 1)
         if model.num_layers % stages:
             raise ConfigError(
@@ -83,3 +96,36 @@ class Sizes:
                 + (f" x virtual {self.vpp}" if self.vpp else "")
                 + f" = {stages} stages must divide the model's {model.num_layers} layers"
             )
+
+    def _check_experts(self, model: Divisible) -> None:
+        experts = getattr(model, "experts", None)  # an Architecture's; models that are made have none
+        if not isinstance(experts, Experts):
+            if self.ep > 1 or self.etp > 1:
+                raise ConfigError(
+                    f"parallel.expert_model_parallel_size={self.ep} and expert_tensor_parallel_size="
+                    f"{self.etp} share out experts, and the model has none; leave them out"
+                )
+            return
+        _require_megatron_of_experts()
+        for name, parts, size, what in (
+            ("expert_model_parallel_size", self.ep, experts.count, "experts"),
+            ("expert_tensor_parallel_size", self.etp, model.intermediate_size, "rows of an expert"),
+        ):
+            if size % parts:
+                raise ConfigError(
+                    f"parallel.{name}={parts} does not divide the model's {size} {what}; choose a divisor"
+                )
+        if self.tp > 1 and not self.sequence_parallel:
+            raise ConfigError(
+                "a model with experts is trained under tensor parallelism only with sequence parallelism "
+                "(Megatron-Core's rule); set parallel.sequence_parallel=true"
+            )
+
+
+def _require_megatron_of_experts() -> None:
+    found = importlib.metadata.version("megatron-core")
+    if found.startswith("0.16."):
+        raise ConfigError(
+            f"a model with experts needs megatron-core 0.19, and {found} is installed; use Python 3.12 or "
+            "3.13 (./scripts/setup chooses the version by Python's)"
+        )

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
+from megaent.actor.optimizer_state import adam_step, set_adam_step, sharded_moments, take_moments
 from megaent.actor.state_writer import save_in_this_process
 from megaent.errors import CheckpointError
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from megaent.actor.megatron_actor import MegatronActor
 
 METADATA = ".metadata"
-COMMON = "common.pt"  # what is no tensor: step counts, learning rates
+COMMON = "common.pt"  # what is no tensor: the optimizer's step count
 
 _ALLOWED_MODULES = (
     "torch.distributed.checkpoint.metadata",
@@ -102,28 +103,17 @@ def load_state(actor: MegatronActor, folder: Path) -> None:
         raise CheckpointError(f"{folder} does not fit this model: {first}") from error
     for number, model in enumerate(actor.models):
         model.load_state_dict(loaded[f"model{number}"])
-    _take_learning_rate(loaded["optimizer"], actor.adam.lr)
-    actor.optimizer.load_state_dict(loaded["optimizer"])
+    take_moments(actor.optimizer, loaded["moments"])
+    set_adam_step(actor.optimizer, _saved_step(loaded["optimizer"]))
 
 
-def _take_learning_rate(saved: dict, lr: float) -> None:
-    """Megatron 0.19 finds a saved group by its highest learning rate, and a run may go on with another.
-
-    What is in effect is set before each step.
-    """
-    for name, value in saved.items():
-        if name == "param_groups":
-            for group in value:
-                group["max_lr"] = lr
-        elif isinstance(value, dict):
-            _take_learning_rate(value, lr)
+def _saved_step(saved: dict) -> int:
+    """Checkpoints of bf16 weights had the step one level deeper."""
+    return int(saved.get("optimizer", saved)["state"]["common_step"])
 
 
 def _sharded_state(actor: MegatronActor, *, is_loading: bool) -> dict:
-    metadata = {
-        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
-        "distrib_optim_sharding_type": "fully_reshardable",
-    }
+    metadata = {"dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True)}
     state: dict = {}
     weights: dict = {}
     for number, model in enumerate(actor.models):
@@ -132,7 +122,8 @@ def _sharded_state(actor: MegatronActor, *, is_loading: bool) -> dict:
         weights |= (
             part if len(actor.models) == 1 else {f"{number}.{key}": value for key, value in part.items()}
         )
-    state["optimizer"] = actor.optimizer.sharded_state_dict(weights, is_loading=is_loading, metadata=metadata)
+    state["moments"] = sharded_moments(actor.optimizer, weights, is_loading=is_loading)
+    state["optimizer"] = {"state": {"common_step": adam_step(actor.optimizer)}}
     return state
 
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from megaent import config_folder
 from megaent.actor.options import OptimOptions, ParallelOptions
 from megaent.actor.precision import PRECISIONS
-from megaent.actor.sizes import world_size
+from megaent.actor.sizes import Divisible, world_size
 from megaent.config.overrides import as_typed
 from megaent.config.paths import make_absolute
 from megaent.data.registry import TASKS
@@ -99,7 +99,10 @@ def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _sil
     check_run(config)
     if check_files:
         config.data.require_files()
-        config.parallel.sizes.check(shape(config.model), world_size())
+        sizes = shape(config.model)
+        config.parallel.sizes.check(sizes, world_size())
+        check_experts(config, sizes)
+        config.parallel.shares_optimizer(world_size())
     say("loading PyTorch")
     config.method = build_method({name: asdict(options) for name, options in config.method.items()})
     return config
@@ -112,6 +115,21 @@ def _require_finite(node: object, key: str = "") -> None:
             _require_finite(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, float):
         require(math.isfinite(node), f"{key} must be a finite number, got {node}")
+
+
+def check_experts(config: TrainConfig, model: Divisible) -> None:
+    """What a mixture of experts cannot be trained with so far."""
+    if not getattr(model, "experts", None):
+        return
+    require(
+        config.model.implementation == "local",
+        f"model.implementation={config.model.implementation} has no experts here yet: their grouped products "
+        "are not converted; set model.implementation=local",
+    )
+    require(
+        config.rollout.name != "sglang",
+        "rollout=sglang was not seen to take the weights of experts; set rollout=embedded",
+    )
 
 
 def check_run(config: TrainConfig) -> None:

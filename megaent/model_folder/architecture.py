@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from megaent.errors import ModelError
+from megaent.model_folder.experts import Experts, read_experts
 from megaent.model_folder.json_file import Fields, read_fields
 from megaent.model_folder.rotary import Rotary, read_rotary
 
@@ -38,6 +39,8 @@ FAMILIES = {
         tie_embeddings=True,
         no_rope_interval=4,
     ),
+    "qwen3_moe": Family(class_name="Qwen3MoeForCausalLM", qk_norm=True, num_kv_heads=4),
+    "mixtral": Family(class_name="MixtralForCausalLM", num_kv_heads=8, rope_theta=1e6),
 }
 
 
@@ -48,7 +51,7 @@ class Architecture:
     family: str  # a key of FAMILIES
     num_layers: int
     hidden_size: int
-    intermediate_size: int
+    intermediate_size: int  # of one expert, where there are experts
     num_heads: int
     num_kv_heads: int
     head_dim: int
@@ -60,6 +63,7 @@ class Architecture:
     qk_norm: bool
     rotary: Rotary = field(default_factory=Rotary)
     no_rope_layers: tuple[int, ...] = ()  # layers, from 0, whose queries and keys are not turned
+    experts: Experts | None = None
 
     @property
     def padded_vocab_size(self) -> int:
@@ -69,7 +73,11 @@ class Architecture:
     def identity(self) -> dict[str, object]:
         """Everything that is not as usual, as JSON gives it back; kept in checkpoints."""
         found = asdict(self) | {"rope_theta": self.rotary.theta, "no_rope_layers": list(self.no_rope_layers)}
-        unusual = {"rotary": self.rotary.kind != "default", "no_rope_layers": bool(self.no_rope_layers)}
+        unusual = {
+            "rotary": self.rotary.kind != "default",
+            "no_rope_layers": bool(self.no_rope_layers),
+            "experts": bool(self.experts),
+        }
         return {name: value for name, value in found.items() if unusual.get(name, True)}
 
 
@@ -112,7 +120,7 @@ def read_architecture(folder: Path) -> Architecture:
         family=name,
         num_layers=layers,
         hidden_size=hidden,
-        intermediate_size=config.whole("intermediate_size"),
+        intermediate_size=_intermediate_size(config, name),
         num_heads=heads,
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
@@ -124,6 +132,15 @@ def read_architecture(folder: Path) -> Architecture:
         qk_norm=family.qk_norm,
         rotary=read_rotary(config, default_theta=family.rope_theta, max_positions=max_positions),
         no_rope_layers=_no_rope_layers(config, family, layers),
+        experts=read_experts(config, name),
+    )
+
+
+def _intermediate_size(config: Fields, name: str) -> int:
+    return (
+        config.whole("moe_intermediate_size", 768)
+        if name == "qwen3_moe"
+        else config.whole("intermediate_size")
     )
 
 

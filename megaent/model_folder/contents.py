@@ -8,6 +8,7 @@ from pathlib import Path
 from megaent.errors import ModelError
 from megaent.model_folder.architecture import Architecture, read_architecture, read_config
 from megaent.model_folder.ends import declared_ends
+from megaent.model_folder.experts import NAMES, Experts
 from megaent.model_folder.stored import Stored, stored_tensors
 from megaent.model_folder.tokenizer_files import require_tokenizer_files
 
@@ -40,10 +41,12 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
         "self_attn.v_proj.weight": (keys, hidden),
         "self_attn.o_proj.weight": (hidden, queries),
         "post_attention_layernorm.weight": (hidden,),
-        "mlp.gate_proj.weight": (inner, hidden),
-        "mlp.up_proj.weight": (inner, hidden),
-        "mlp.down_proj.weight": (hidden, inner),
     }
+    if architecture.experts is None:
+        names = [f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")]
+        layer |= zip(names, ((inner, hidden), (inner, hidden), (hidden, inner)), strict=True)
+    else:
+        layer |= _expert_shapes(architecture, architecture.experts)
     if architecture.qkv_bias:
         layer |= {f"self_attn.{name}_proj.bias": (queries if name == "q" else keys,) for name in "qkv"}
     if architecture.qk_norm:
@@ -53,6 +56,15 @@ def expected_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
         shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     if not architecture.tie_embeddings:
         shapes["lm_head.weight"] = (vocab, hidden)
+    return shapes
+
+
+def _expert_shapes(architecture: Architecture, experts: Experts) -> dict[str, tuple[int, ...]]:
+    hidden, inner = architecture.hidden_size, architecture.intermediate_size
+    names = NAMES[architecture.family]
+    shapes = {names.router(): (experts.count, hidden)}
+    for expert in range(experts.count):
+        shapes |= zip(names.of(expert), ((inner, hidden), (inner, hidden), (hidden, inner)), strict=True)
     return shapes
 
 

@@ -10,8 +10,8 @@ from megaent.plan.shape import Shape
 
 RECOMPUTE = ("none", "selective", "full")
 SHARDING = ("replicated", "optimizer", "full")
-"""Of gradients and optimizer state over data-parallel ranks: by nobody (megaent train), of the optimizer's
-state (Megatron's distributed optimizer), of everything (FSDP)."""
+"""Of gradients and optimizer state over data-parallel ranks: of nothing, of the optimizer's state (Megatron's
+distributed optimizer; megaent train with more than one replica), of everything (FSDP)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,22 +135,22 @@ class Search:
         recompute = ("none", "full") if question.is_rl else ("none", "selective", "full")
         for vpp in _given(question.vpp, (1, 2, 4, 8) if pp > 1 else (1,)):
             for kind in [question.recompute] if question.recompute else recompute:
+                dp = cards // (tp * pp * cp)
                 layout = Layout(
-                    tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, dp=cards // (tp * pp * cp),
+                    tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, dp=dp,
                     sequence_parallel=tp > 1 and question.attention != "unfused",
-                    recompute=kind, sharding=self._sharding,
+                    recompute=kind, sharding=self._sharding(dp),
                 )  # fmt: skip
                 if self._divides(layout):
                     yield layout
 
-    @property
-    def _sharding(self) -> str:
-        """megaent's actor shards nothing over replicas; tables of training have a sharded optimizer."""
+    def _sharding(self, dp: int) -> str:
+        """megaent's actor shards the optimizer's state where there are replicas, as tables of training do."""
         question = self.question
         if question.sharding:
             return question.sharding
         if question.is_rl:
-            return "replicated"
+            return "optimizer" if dp > 1 else "replicated"
         return "full" if question.stack in ("compiled", "eager") else "optimizer"
 
     def _divides(self, layout: Layout) -> bool:

@@ -167,6 +167,8 @@ def folder_shape(folder: Path) -> Shape:
         name=str(folder), hidden=found.hidden_size, layers=found.num_layers, heads=found.num_heads,
         kv_heads=found.num_kv_heads, head_dim=found.head_dim, ffn=found.intermediate_size,
         vocab=found.vocab_size, tied=found.tie_embeddings, qkv_bias=found.qkv_bias, qk_norm=found.qk_norm,
+        experts=found.experts.count if found.experts else 0,
+        experts_per_token=found.experts.chosen if found.experts else 0,
     )  # fmt: skip
 
 

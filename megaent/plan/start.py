@@ -14,9 +14,9 @@ def why_not_started(search: Search, best: Candidate) -> str:
     if not search.question.is_rl:
         return "a plan of training alone has no step for megaent train to start"
     if search.shape.experts:
-        return f"megaent trains {FAMILIES}; {search.shape.name} has experts"
-    if best.layout.sharding != "replicated":
-        return f"megaent shards nothing over replicas; leave sharding={best.layout.sharding} out"
+        return f"{search.shape.name} has experts, which megaent trains on a CPU only so far"
+    if best.layout.sharding == "full":
+        return "megaent shards no weights and no gradients over replicas; leave sharding=full out"
     for name in ("lora", "stack", "head", "attention"):
         if getattr(search.question, name):
             return f"megaent train has no {name}; leave {name}={getattr(search.question, name)} out"
@@ -40,6 +40,7 @@ def overrides(search: Search, best: Candidate) -> list[str]:
         f"parallel.pipeline_model_parallel_size={layout.pp}",
         f"parallel.context_parallel_size={layout.cp}",
         f"parallel.sequence_parallel={'true' if layout.sequence_parallel else 'false'}",
+        f"parallel.distributed_optimizer={'true' if layout.sharding == 'optimizer' else 'false'}",
         f"parallel.microbatch_tokens={best.microbatch_tokens}",
         "parallel.kept_graphs_gib=0",  # not in the plan's memory
         f"optim.minibatches={question.minibatches}",

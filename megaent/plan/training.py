@@ -246,12 +246,12 @@ def _data_parallel(machine: Machine, shape: Shape, layout: Layout, work: Work, c
         gathers = 2 * machine.all_gather(2 * held, ranks, inner=inner)
         each = gathers + machine.all_gather(grads * held, ranks, inner=inner)
         return work.microbatches * _exposed(machine, each, compute)
-    if layout.sharding == "replicated" or work.stack == "megaent":
+    if layout.sharding == "replicated":
         return machine.all_reduce(grads * held, ranks, inner=inner)
     both = machine.all_gather(grads * held, ranks, inner=inner) + machine.all_gather(
         2 * held, ranks, inner=inner
     )
-    return _exposed(machine, both, compute)
+    return both if work.stack == "megaent" else _exposed(machine, both, compute)
 
 
 def _exposed(machine: Machine, exchange: float, compute: float) -> float:

@@ -44,6 +44,7 @@ def check_before_building(config: TrainConfig) -> None:
     """What was not refused while the configuration was read, and needs torch or the method."""
     device = resolve_device(config.device)
     config.parallel.shares_prompts(implementation=config.model.implementation, device=device.type)
+    config.parallel.require_experts_exchange(device=device.type)
     check_staleness(config.method, config.rollout.staleness)
     config.precision = chosen_precision(config)
     require_grader(getattr(config.data, "reward", "math"))
@@ -116,6 +117,7 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
             microbatch_tokens=config.parallel.microbatch_tokens,
             kept_graphs_gib=config.parallel.kept_graphs_gib,
             precision=config.precision,
+            distributed_optimizer=config.parallel.shares_optimizer(layout.world_size),
             share_prompts=config.parallel.shares_prompts(
                 implementation=config.model.implementation, device=layout.device.type
             ),

@@ -190,6 +190,8 @@ class Run:
 
     def _introduce(self, progress: Progress) -> None:
         progress.say(f"{self.layout} · {self.config.run.name} · {self.directory.path}")
+        if self.config.parallel.shares_optimizer(self.layout.world_size):
+            progress.say("the optimizer's state is shared out over the replicas")
         for line in self.config.method.words():
             progress.say(line)
         for phase in self.config.method.phases:

@@ -28,3 +28,33 @@ def test_sharing_in_vain_is_refused_with_the_reason(
         ParallelOptions(**sizes, share_prompts=True).shares_prompts(
             implementation=implementation, device=device
         )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "world", "is_shared"),
+    [({}, 1, False), ({}, 2, True), ({"tensor_model_parallel_size": 2}, 2, False), ({}, 4, True)],
+)
+def test_the_optimizers_state_is_shared_out_where_there_are_replicas(
+    sizes: dict, world: int, is_shared: bool
+) -> None:
+    assert ParallelOptions(**sizes).shares_optimizer(world) == is_shared
+    assert not ParallelOptions(**sizes, distributed_optimizer=False).shares_optimizer(world)
+
+
+def test_context_ranks_share_the_optimizers_state_if_asked() -> None:
+    sizes = {"context_parallel_size": 2}
+    assert not ParallelOptions(**sizes).shares_optimizer(2)
+    assert ParallelOptions(**sizes, distributed_optimizer=True).shares_optimizer(2)
+
+
+def test_sharing_the_optimizers_state_with_nobody_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"distributed_optimizer=true has no effect: 2 processes are one"):
+        ParallelOptions(tensor_model_parallel_size=2, distributed_optimizer=True).shares_optimizer(2)
+
+
+def test_experts_split_both_ways_are_refused_on_a_cpu() -> None:
+    both = ParallelOptions(expert_model_parallel_size=2, expert_tensor_parallel_size=2)
+    both.require_experts_exchange(device="cuda")
+    with pytest.raises(ConfigError, match="gloo cannot; on a CPU leave one of the two at 1"):
+        both.require_experts_exchange(device="cpu")
+    ParallelOptions(expert_model_parallel_size=2).require_experts_exchange(device="cpu")

@@ -28,6 +28,15 @@ MODELS = {
     "qwen2_untied": {"family": "qwen2", "tie": False},
     "qwen3": {"family": "qwen3", "tie": False, "head_dim": 32},
     "llama": {"family": "llama", "tie": True},
+    "qwen3_moe": {
+        "family": "qwen3_moe",
+        "tie": False,
+        "head_dim": 16,
+        "num_experts": 4,
+        "moe_intermediate_size": 48,
+        "num_experts_per_tok": 2,
+    },
+    "mixtral": {"family": "mixtral", "tie": False, "num_local_experts": 4},
 }
 LAYOUTS = {
     "tp2": {"tp": 2},

@@ -40,7 +40,9 @@ def long_groups() -> list[Group]:
 
 def log_probs(folder: Path, prompt: tuple[int, ...], response: tuple[int, ...]) -> Tensor:
     """Of every response token, by transformers, in fp64."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    # For experts torch's grouped products, the default, know no fp64.
+    how = {"dtype": torch.float64, "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, **how).eval()
     with torch.no_grad():
         logits_LV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
     return logits_LV.log_softmax(-1).gather(-1, torch.tensor(response)[:, None])[:, 0]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.layouts import (
     EMPTY,
+    EVERY,
     FP32,
     FP64,
     LAYOUTS,
@@ -42,7 +43,7 @@ class Runs:
         self._started: set[tuple[str, int]] = set()
 
     def result(self, layout: str, precision: str, model: str, variant: str = "even") -> dict:
-        self._start("parity", LAYOUTS[layout][0], self._parity)
+        self._start("parity", EVERY[layout][0], self._parity)
         return torch.load(self._out(layout, precision, model, variant), weights_only=True)
 
     def of_method(self, layout: str, choice: str) -> dict:
@@ -57,7 +58,7 @@ class Runs:
     def _parity(self, size: int) -> list[dict]:
         jobs = [
             job(name, precision, folder, self._out(name, key, model, "even"))
-            for name, (world, _) in LAYOUTS.items()
+            for name, (world, _) in EVERY.items()
             if world == size
             for model, folder in self.folders.items()
             for key, precision in (("fp32", FP32), ("fp64", FP64))
@@ -68,7 +69,7 @@ class Runs:
                 jobs.append(
                     job(name, FP64, self.folders["untied"], out, share_prompts=False, kept_graphs_gib=0.0)
                 )
-        for name, (world, _) in LAYOUTS.items():
+        for name, (world, _) in EVERY.items():
             if world == size and name.startswith("dp2"):
                 for variant, holders in (("unequal", UNEQUAL), ("empty", EMPTY)):
                     out = self._out(name, "fp64", "untied", variant)
@@ -106,7 +107,7 @@ def truth(runs: Runs) -> dict[tuple[str, str], PlainResult]:
 
 @pytest.mark.both
 @pytest.mark.parametrize("model", ["untied", "tied"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", EVERY)
 def test_three_steps_in_fp32_follow_plain_torch(runs: Runs, truth: dict, layout: str, model: str) -> None:
     found = differences(runs.result(layout, "fp32", model), truth["fp32", model])
     assert found["log_prob"] <= 1e-5, found
@@ -117,14 +118,14 @@ def test_three_steps_in_fp32_follow_plain_torch(runs: Runs, truth: dict, layout:
 
 @pytest.mark.both
 @pytest.mark.parametrize("model", ["untied", "tied"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", EVERY)
 def test_one_step_in_fp64_equals_plain_torch(runs: Runs, truth: dict, layout: str, model: str) -> None:
     check_fp64(differences(runs.result(layout, "fp64", model), truth["fp64", model]))
 
 
 @pytest.mark.both
 @pytest.mark.parametrize("variant", ["unequal", "empty"])
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name.startswith("dp2")])
+@pytest.mark.parametrize("layout", [name for name in EVERY if name.startswith("dp2")])
 def test_unequal_and_empty_leaders_change_nothing(runs: Runs, truth: dict, layout: str, variant: str) -> None:
     check_fp64(differences(runs.result(layout, "fp64", "untied", variant), truth["fp64", "untied"]))
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from support.real_shapes import REAL, save_shape
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
@@ -410,3 +412,35 @@ def test_the_engine_reports_the_most_probable_tokens_beside_each(qwen2: Path) ->
                     assert values[ids.index(token)] == log_prob
                 else:
                     assert log_prob <= values[-1]
+
+
+# ---------------------------------------------------------------- mixtures of experts
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["qwen3-moe", "mixtral"])
+def test_published_experts_are_loaded_ones(tmp_path: Path, name: str) -> None:
+    """transformers stacks experts; they come and go under the names that files use."""
+    folder = save_shape(tmp_path / name, REAL[name])
+    loaded, published = engine(folder), engine(folder, load_weights=False)
+    stored = load_file(folder / "model.safetensors")
+    published.receive_weights(stored.items(), 1)
+    found = dict(published.weights())
+    assert found.keys() == stored.keys()
+    assert all(torch.equal(found[key], stored[key]) for key in stored)
+    one, other = (
+        drawn.generate(requests(2), SamplingParams(max_new_tokens=6)) for drawn in (loaded, published)
+    )
+    assert tokens_of(one) == tokens_of(other)
+    assert one[0].responses[0].log_prob == other[0].responses[0].log_prob
+
+
+@pytest.mark.full
+def test_an_expert_that_is_missing_or_of_another_shape_is_named(tmp_path: Path) -> None:
+    folder = save_shape(tmp_path / "mixtral", REAL["mixtral"])
+    stored = load_file(folder / "model.safetensors")
+    name = "model.layers.1.block_sparse_moe.experts.2.w3.weight"
+    with pytest.raises(EngineError, match=rf"{name} is missing, 1 of"):
+        engine(folder).receive_weights([(k, v) for k, v in stored.items() if k != name], 1)
+    with pytest.raises(EngineError, match=rf"{name} must have shape"):
+        engine(folder).receive_weights((stored | {name: stored[name].T}).items(), 1)

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from megatron.core import parallel_state
 
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
@@ -75,6 +76,7 @@ def run(job: dict, layout: Layout) -> None:
             kept_graphs_gib=job["kept_graphs_gib"],
             recompute=job.get("recompute", False),
             precision=PRECISIONS[job.get("precision", "full")](**job.get("precision_options", {})),
+            distributed_optimizer=job.get("distributed_optimizer", False),
         ),
         AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),
     )
@@ -124,10 +126,22 @@ def collect(batch, values, layout: Layout) -> torch.Tensor:
 
 def export_gradients(actor: MegatronActor) -> dict[str, torch.Tensor]:
     """The gradients of the last optimizer step under their Hugging Face names, through the same export."""
+    if actor.options.distributed_optimizer:
+        gather_gradients(actor)
     for model in actor.models:
         for parameter in model.parameters():
             parameter.data = parameter.main_grad.detach().to(parameter.dtype)
     return {name: value.clone() for name, value in actor.named_weights()}
+
+
+def gather_gradients(actor: MegatronActor) -> None:
+    """Each replica was left with the sums of its own shard of every bucket."""
+    for chunk in actor.chunks:
+        for buffer in [*chunk.buffers, *chunk.expert_parallel_buffers]:
+            group = buffer.data_parallel_group
+            for bucket in buffer.buckets:
+                shards = list(bucket.grad_data.chunk(group.size()))
+                dist.all_gather(shards, shards[group.rank()].clone(), group=group)
 
 
 if __name__ == "__main__":

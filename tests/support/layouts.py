@@ -27,7 +27,24 @@ LAYOUTS = {
     "dp2_pp2": (4, {"pp": 2}),
     "dp2_cp2": (4, {"cp": 2}),
 }
-DEFAULT = {"tp": 1, "pp": 1, "vpp": None, "cp": 1, "sequence_parallel": False}
+# The same with the optimizer's state shared out over the replicas.
+SHARED_OUT = {f"{name}_do": LAYOUTS[name] for name in ("dp2", "dp2_tp2_sp", "dp2_pp2", "dp2_cp2")}
+EVERY = LAYOUTS | SHARED_OUT
+_TP2_SP = {"tp": 2, "sequence_parallel": True}
+EXPERT_LAYOUTS = {
+    "tp1": (1, {}),
+    "dp2": (2, {}),
+    "ep2": (2, {"ep": 2}),
+    "tp2_ep2": (2, _TP2_SP | {"ep": 2}),
+    "tp2_etp2": (2, _TP2_SP | {"etp": 2}),
+    "cp2_ep2": (2, {"cp": 2, "ep": 2}),
+    "ep4": (4, {"ep": 4}),
+    "dp2_ep2": (4, {"ep": 2}),
+    "dp2_tp2_ep2": (4, _TP2_SP | {"ep": 2}),
+    "dp2_tp2_etp2": (4, _TP2_SP | {"etp": 2}),
+    "pp2_ep2": (4, {"pp": 2, "ep": 2}),
+}
+DEFAULT = {"tp": 1, "pp": 1, "vpp": None, "cp": 1, "sequence_parallel": False, "ep": 1, "etp": 1}
 EVEN, UNEQUAL, EMPTY = [0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]
 
 
@@ -71,8 +88,9 @@ COMMON = {"groups": GROUPS, "temperature": 0.8, "microbatch_tokens": 40, "kept_g
 def job(
     name: str, precision: dict, folder: Path, out: Path, *, holders: list[int] = EVEN, **more: object
 ) -> dict:
-    layout = DEFAULT | LAYOUTS[name][1]
+    layout = DEFAULT | (EVERY | EXPERT_LAYOUTS)[name][1]
     where = {"layout": layout, "holders": holders, "folder": str(folder), "out": str(out)}
+    where["distributed_optimizer"] = name in SHARED_OUT
     return COMMON | precision | where | {"share_prompts": layout["cp"] == 1} | more
 
 

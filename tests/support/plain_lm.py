@@ -52,10 +52,36 @@ class PlainModel:
             p = f"model.layers.{i}."
             x = x + self._attention(p + "self_attn.", self._norm(x, p + "input_layernorm.weight"))
             h = self._norm(x, p + "post_attention_layernorm.weight")
-            gate, up = self._linear(p + "mlp.gate_proj", h), self._linear(p + "mlp.up_proj", h)
-            x = x + self._linear(p + "mlp.down_proj", gate * torch.sigmoid(gate) * up)
+            x = x + self._feed_forward(p, h)
         head = w.get("lm_head.weight", w["model.embed_tokens.weight"])
         return self._norm(x, "model.norm.weight") @ head.T
+
+    def _feed_forward(self, layer: str, h: Tensor) -> Tensor:
+        kind = self.config["model_type"]
+        if kind == "mixtral":
+            return self._mixture(layer + "block_sparse_moe.", h, ("w1", "w3", "w2"), is_normalised=True)
+        names = ("gate_proj", "up_proj", "down_proj")
+        if kind == "qwen3_moe":
+            return self._mixture(layer + "mlp.", h, names, is_normalised=self.config["norm_topk_prob"])
+        return self._gated(layer + "mlp.", h, names)
+
+    def _mixture(self, block: str, h: Tensor, names: tuple[str, str, str], *, is_normalised: bool) -> Tensor:
+        """Every expert on every token, times its share where it is chosen and 0 elsewhere."""
+        share = (h @ self.weights[block + "gate.weight"].T).softmax(-1)
+        least = share.topk(self.config["num_experts_per_tok"]).values[:, -1:]
+        share = torch.where(share >= least, share, 0.0)
+        if is_normalised:
+            share = share / share.sum(-1, keepdim=True)
+        outs = [
+            self._gated(f"{block}experts.{expert}.", h, names) * share[:, expert, None]
+            for expert in range(share.shape[1])
+        ]
+        return torch.stack(outs).sum(0)
+
+    def _gated(self, prefix: str, h: Tensor, names: tuple[str, str, str]) -> Tensor:
+        gate, up, down = (prefix + name for name in names)
+        gated = self._linear(gate, h)
+        return self._linear(down, gated * torch.sigmoid(gated) * self._linear(up, h))
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config["rms_norm_eps"])

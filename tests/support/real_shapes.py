@@ -51,6 +51,7 @@ _QWEN3 = _SMALL | {
     "sliding_window": None,
     "use_sliding_window": False,
 }
+_MIXTURE = {"num_experts_per_tok": 2, "output_router_logits": False, "router_aux_loss_coef": 0.001}
 
 # Original lengths of 64 tokens, so that a test can go far above them.
 REAL: dict[str, dict[str, Any]] = {
@@ -106,6 +107,34 @@ REAL: dict[str, dict[str, Any]] = {
         "rope_theta": 1000000,
         "rope_scaling": None,
         "tie_word_embeddings": True,
+    },
+    "qwen3-moe": _QWEN3
+    | _MIXTURE
+    | {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 48,
+        "norm_topk_prob": True,
+        "num_experts": 4,
+        "max_position_embeddings": 1024,
+        "rope_theta": 1000000.0,
+        "rope_scaling": None,
+        "tie_word_embeddings": False,
+    },
+    "mixtral": _SMALL
+    | _MIXTURE
+    | {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "num_local_experts": 4,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1000000.0,
+        "router_jitter_noise": 0.0,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
     },
     "smollm2": _LLAMA
     | {

@@ -20,6 +20,7 @@ from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.contents import check_weights
 from megaent.rollout.embedded.cache import roomy_cache
 from megaent.rollout.embedded.decode import Continuation, Row, decode
+from megaent.rollout.embedded.named import file_weights
 from megaent.rollout.sampling import require_prompts, require_sampling
 from megaent.types import Group, Metrics, Response, RolloutRequest, SamplingParams
 
@@ -55,6 +56,7 @@ class EmbeddedEngine:
         # transformers decorates ``to`` in a way that hides its signature from type checkers.
         model = model.to(device)  # type: ignore[arg-type]
         self._model: PreTrainedModel | None = model.eval().requires_grad_(False)
+        self._architecture = architecture
         self._vocab_size = architecture.vocab_size
         self._context_length = architecture.max_positions
         self._batch_size = batch_size
@@ -116,7 +118,7 @@ class EmbeddedEngine:
         """
         model = self._open_model()
         self.version, self._no_weights = -1, "the last set did not arrive completely"
-        wrong = _copy_weights(dict(model.named_parameters()), named_tensors)
+        wrong = _copy_weights(dict(file_weights(model, self._architecture)), named_tensors)
         if wrong:
             self._no_weights = f"the last set was refused ({wrong})"
             raise EngineError(
@@ -128,8 +130,7 @@ class EmbeddedEngine:
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight in use under its Hugging Face name; a tied output layer appears once, as embedding."""
-        for name, parameter in self._ready_model().named_parameters():
-            yield name, parameter.detach()
+        yield from file_weights(self._ready_model(), self._architecture)
 
     def rest(self) -> None:
         """Its caches live no longer than a call of ``generate``."""
@@ -184,12 +185,16 @@ def _read_config(folder: Path, architecture: Architecture) -> PreTrainedConfig:
     return config
 
 
+# torch's grouped products, which transformers takes for experts otherwise, know no fp64.
+_IMPLEMENTATIONS = {"attn_implementation": "sdpa", "experts_implementation": "eager"}
+
+
 def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     try:
         model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             folder,
             dtype=dtype,
-            attn_implementation="sdpa",
+            **_IMPLEMENTATIONS,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -212,4 +217,4 @@ def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 def _build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """The architecture with weights that nobody will use; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, **_IMPLEMENTATIONS)
