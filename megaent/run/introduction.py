@@ -1,4 +1,4 @@
-"""What a person can check before a run begins: where responses end, and the first prompt."""
+"""What a person can check before a run begins: the model's experts, where responses end, the first prompt."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from megaent.data.task import Task
+from megaent.model_folder.architecture import read_architecture
 from megaent.model_folder.contents import check_weights
 
 _ENDS_SHOWN = 8
@@ -18,6 +19,7 @@ def introduce(task: Task, folder: Path, console: Console) -> None:
     left_out = (f"left out of the model's files: {what}" for what in check_weights(folder))
     for line in (
         *left_out,
+        *mixture(folder),
         f"responses end with {ends(task)}",
         *task.notes,
         "the first prompt (prompt.txt):",
@@ -27,6 +29,17 @@ def introduce(task: Task, folder: Path, console: Console) -> None:
     more = len(prompt) - _CHARACTERS_SHOWN
     shown = prompt[:_CHARACTERS_SHOWN] + (f"… and {more} characters" if more > 0 else "")
     console.print("\n".join(f"  | {line}" for line in shown.split("\n")), markup=False, soft_wrap=True)
+
+
+def mixture(folder: Path) -> tuple[str, ...]:
+    """What is not as it was in the model's pretraining; nothing for a dense model."""
+    experts = read_architecture(folder).experts
+    if experts is None:
+        return ()
+    return (
+        f"{experts.count} experts a layer, {experts.chosen} a token; no auxiliary loss: "
+        "a router learns from the policy's loss alone",
+    )
 
 
 def first_prompt(task: Task) -> str:

@@ -12,6 +12,7 @@ from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError, ModelError
 from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.experts import Experts
+from megaent.run.introduction import mixture
 
 
 def read(folder: Path, name: str, **change: object) -> Architecture:
@@ -29,6 +30,15 @@ def test_both_families_say_how_many_and_how_they_are_weighed(tmp_path: Path) -> 
     assert mixtral.experts == Experts(count=4, chosen=3, normalised=True)
     assert mixtral.intermediate_size == 96
     assert read(tmp_path, "qwen3").experts is None
+
+
+def test_a_mixture_is_introduced_by_its_experts_and_a_dense_model_is_not(tmp_path: Path) -> None:
+    read(tmp_path, "qwen3-moe")
+    assert mixture(tmp_path) == (
+        "4 experts a layer, 2 a token; no auxiliary loss: a router learns from the policy's loss alone",
+    )
+    read(tmp_path, "qwen3")
+    assert mixture(tmp_path) == ()
 
 
 def test_the_count_may_have_either_name(tmp_path: Path) -> None:
