@@ -190,7 +190,7 @@ def init_parallel(sizes: Sizes, *, device: torch.device, timeout_s: float, seed:
     )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     dp_rank = parallel_state.get_data_parallel_rank()
-    group, leader = _replica(dp_rank, size)
+    group, leader = _replica(dp_rank, size, timeout_s)
     return Layout(
         rank=dist.get_rank(),
         world_size=size,
@@ -215,14 +215,14 @@ def _init_process_group(size: int, device: torch.device, timeout_s: float) -> No
         dist.init_process_group(backend, timeout=timeout)
 
 
-def _replica(dp_rank: int, size: int) -> tuple[ProcessGroup, int]:
+def _replica(dp_rank: int, size: int, timeout_s: float) -> tuple[ProcessGroup, int]:
     """The group of ranks that share ``dp_rank``, and its first rank, which is its leader."""
     dp_ranks: list[int] = [0] * size
     dist.all_gather_object(dp_ranks, dp_rank)
     mine = None
     for value in sorted(set(dp_ranks)):
         members = [rank for rank in range(size) if dp_ranks[rank] == value]
-        group = dist.new_group(members)
+        group = dist.new_group(members, timeout=timedelta(seconds=timeout_s))
         if value == dp_rank:
             mine = (group, members[0])
     assert mine is not None, f"rank {dist.get_rank()} has no replica"
