@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megaent.data.files import data_files, read_objects
+from megaent.data.files import read_source
 from megaent.errors import ConfigError, DataError
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
 from megaent.shards.files import SHARD_TOKENS, write_shards
@@ -68,12 +68,11 @@ def read_words(words: Sequence[str]) -> Command:
 
 def sequences(command: Command, tokenizer: Tokenizer) -> Iterator[Sequence[int]]:
     """A row at a time. Raises DataError, naming the row, where it has no such text."""
-    for file in data_files(command.path):
-        for place, row in read_objects(file):
-            text = row.get(command.column) if isinstance(row, dict) else None
-            if not isinstance(text, str) or not text:
-                raise DataError(f"{place}: expected a text in {command.column!r}; name the field by column=")
-            yield tokenizer.encode(text)
+    for place, row in read_source(command.path):
+        text = row.get(command.column) if isinstance(row, dict) else None
+        if not isinstance(text, str) or not text:
+            raise DataError(f"{place}: expected a text in {command.column!r}; name the field by column=")
+        yield tokenizer.encode(text)
 
 
 def tokenizer_digest(folder: Path) -> str:
