@@ -14,14 +14,14 @@ from pathlib import Path
 from megaent.answers.key import read_key
 from megaent.data.files import require_source
 from megaent.data.options import DataOptions
+from megaent.data.prompt_text import PromptText
 from megaent.data.rows import LeftOut, Row, names, read_rows, read_text_key, summary, without_conflicts
 from megaent.data.task import Task
 from megaent.errors import DataError, ModelError
-from megaent.model_folder.template import ChatTemplate
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
 from megaent.options import MISSING, require, require_positive
 from megaent.randomness import draw_seed
-from megaent.sandbox.pool import read_given_up
+from megaent.sandbox.isolation import read_given_up
 from megaent.sandbox.tests import read_tests
 from megaent.types import Prompt
 
@@ -140,21 +140,16 @@ class Writer:
     """Rows as the model reads them: by its chat template, or plain."""
 
     def __init__(self, config: JsonlOptions, tokenizer: Tokenizer, max_prompt_tokens: int) -> None:
-        self._config, self._tokenizer, self._limit = config, tokenizer, max_prompt_tokens
-        self._chat = ChatTemplate(tokenizer, config.day) if config.template == "chat" else None
-        if self._chat is not None and not tokenizer.hf.chat_template:
-            raise DataError(
-                f"data.template=chat needs a tokenizer with a chat template, and that of {tokenizer.folder} "
-                "has none; set data.template=plain"
-            )
+        self._config, self._limit = config, max_prompt_tokens
+        self._text = PromptText(tokenizer, config.template, config.day)
 
     @property
     def date(self) -> str:
-        is_shown = self._chat is not None and self._chat.reads_clock
+        is_shown = self._text.chat is not None and self._text.chat.reads_clock
         return self._config.day.isoformat() if is_shown else ""
 
     def notes(self, prompts: Sequence[Prompt]) -> tuple[str, ...]:
-        return self._chat.notes(prompts[0].text) if self._chat is not None and prompts else ()
+        return self._text.chat.notes(prompts[0].text) if self._text.chat is not None and prompts else ()
 
     def prompts(self, rows: Sequence[Row], left_out: LeftOut) -> list[Prompt]:
         """Those that fit; the others are added to ``left_out``."""
@@ -173,24 +168,17 @@ class Writer:
 
     def _prompt(self, row: Row, name: str) -> Prompt:
         turns = row.turns if row.is_chat else self._instructed(row.question)
-        if self._chat is None:
-            text = "\n\n".join(text for _, text in turns) + "\n"
-            tokens = self._tokenizer.encode(text)
-        else:
-            text = self._rendered(self._chat, row, turns)
-            tokens = self._tokenizer.encode_rendered(text)
-        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer, labels=row.labels)
+        try:
+            text = self._text.of(turns)
+        except ModelError as error:
+            raise ModelError(f"{row.place}: {error}") from error
+        return Prompt(
+            id=name, tokens=self._text.tokens(text), text=text, answer=row.answer, labels=row.labels
+        )
 
     def _instructed(self, question: str) -> tuple[tuple[str, str], ...]:
         """A question with the instruction; turns that a row brought say themselves what is wanted."""
         return (("user", "\n".join(filter(None, [question, self._config.asked_for]))),)
-
-    @staticmethod
-    def _rendered(chat: ChatTemplate, row: Row, turns: Sequence[tuple[str, str]]) -> str:
-        try:
-            return chat.render(turns)
-        except ModelError as error:
-            raise ModelError(f"{row.place}: {error}") from error
 
 
 # ---------------------------------------------------------------- splits

@@ -10,16 +10,18 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megaent.data.options import DataOptions
+from megaent.data.prompt_text import PromptText
 from megaent.data.task import Task, alternate
-from megaent.errors import DataError
-from megaent.model_folder.template import ChatTemplate
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
 from megaent.options import MISSING, require, require_positive
-from megaent.puzzles.puzzles import Item, Puzzles
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
+
+if TYPE_CHECKING:
+    from megaent.puzzles.puzzles import Item
 
 _DAY = datetime.date(2026, 1, 1)  # that a chat template's clock shows: these questions know no date
 INSTRUCTION = (
@@ -53,6 +55,8 @@ class ReasoningGymOptions(DataOptions):
 
 
 def load_reasoning_gym(options: ReasoningGymOptions, model_path: Path, *, max_prompt_tokens: int) -> Task:
+    from megaent.puzzles.puzzles import Puzzles
+
     tokenizer = load_tokenizer(model_path)
     puzzles = Puzzles()
     try:
@@ -95,10 +99,8 @@ def _note(name: str, drawn: Sequence[Item], train: Sequence[Item], held_out: Seq
 
 class _Writer:
     def __init__(self, tokenizer: Tokenizer, template: str, limit: int) -> None:
-        if template == "chat" and not tokenizer.hf.chat_template:
-            raise DataError(f"{tokenizer.folder} has no chat template; set data.template=plain")
-        self._tokenizer, self._limit = tokenizer, limit
-        self._chat = ChatTemplate(tokenizer, _DAY) if template == "chat" else None
+        self._limit = limit
+        self._text = PromptText(tokenizer, template, _DAY)
         self._too_long = 0
 
     @property
@@ -114,7 +116,6 @@ class _Writer:
 
     def _prompt(self, item: Item) -> Prompt:
         asked = f"{item.question.rstrip()}\n\n{INSTRUCTION}"
-        text = asked + "\n" if self._chat is None else self._chat.render((("user", asked),))
-        encode = self._tokenizer.encode if self._chat is None else self._tokenizer.encode_rendered
+        text = self._text.of((("user", asked),))
         name = f"{item.task}/{item.level}/{item.index}"
-        return Prompt(id=name, tokens=encode(text), text=text, answer=item.key, split=item.task)
+        return Prompt(id=name, tokens=self._text.tokens(text), text=text, answer=item.key, split=item.task)

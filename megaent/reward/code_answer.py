@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from megaent.sandbox.isolation import read_given_up
 from megaent.sandbox.limits import Limits
-from megaent.sandbox.pool import Job, Outcome, Sandbox, read_given_up
+from megaent.sandbox.pool import Job, Outcome, Sandbox
 from megaent.sandbox.tests import CodeTests, stored_tests
 from megaent.sandbox.values import value_of
 from megaent.types import Grade, Group
@@ -27,7 +28,7 @@ class CodeAnswer:
 
     The program is the last fenced block of Python after the thinking. ``timeout_s`` is processor time for one
     input, or for all calls; ``memory_mib`` is of addresses; ``without`` names isolation that is given up
-    (``megaent.sandbox.pool.GIVEN_UP``). What the sandbox fails at after three tries is not scored.
+    (``megaent.sandbox.isolation.GIVEN_UP``). What the sandbox fails at after three tries is not scored.
     """
 
     def __init__(

@@ -19,14 +19,11 @@ from queue import Empty, Queue
 from typing import Any
 
 import megaent
-from megaent.errors import ConfigError, MissingDependency
+from megaent.errors import MissingDependency
+from megaent.sandbox.isolation import losses
 from megaent.sandbox.limits import Limits
 from megaent.sandbox.message import receive, send
 
-GIVEN_UP = {
-    "namespaces": "programs then can read this machine's files, answer keys among them",
-    "seccomp": "programs then can start processes and, without namespaces, use the network and change files",
-}
 TRIES = 3
 _START_LIMIT_S = 60.0
 _REPLY_MARGIN_S = 10.0  # beyond a program's own limit
@@ -51,15 +48,6 @@ class Outcome:
     cpu_s: float = 0.0
     stopped_for: str = ""  # "time" or "output" where a limit ended it
     failure: str = ""  # of the sandbox; then nothing else says anything
-
-
-def read_given_up(text: str) -> tuple[str, ...]:
-    """``namespaces,seccomp``. Raises ConfigError for anything else."""
-    names = tuple(filter(None, (name.strip() for name in text.split(","))))
-    if set(names) - set(GIVEN_UP) or len(set(names)) < len(names):
-        told = "; ".join(f"{name}: {loss}" for name, loss in GIVEN_UP.items())
-        raise ConfigError(f"what a sandbox does without must be named from ({told}), got {text!r}")
-    return names
 
 
 class Sandbox:
@@ -182,9 +170,8 @@ def _require_ready(reply: Any) -> None:
             f"{sys.executable} -m megaent.sandbox.worker '' '', which must wait for its input"
         )
     if "refused" in reply:
-        told = "; ".join(f"{name}: {loss}" for name, loss in GIVEN_UP.items())
         raise MissingDependency(
             f"this machine does not isolate programs: {reply['refused']}. Allow user namespaces and seccomp ("
             "in a container its own profile must let unshare and mount pass), or name what is given up in "
-            f"data.sandbox_without ({told})"
+            f"data.sandbox_without ({losses()})"
         )

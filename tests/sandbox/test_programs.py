@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from megaent.errors import ConfigError, MissingDependency
+from megaent.sandbox.isolation import GIVEN_UP, read_given_up
 from megaent.sandbox.limits import Limits
-from megaent.sandbox.pool import GIVEN_UP, Job, Outcome, Sandbox, read_given_up
+from megaent.sandbox.pool import Job, Outcome, Sandbox
 
 pytestmark = pytest.mark.full
 
