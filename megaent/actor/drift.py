@@ -11,7 +11,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from megaent.actor.precision import Fp8Simulation, Precision, Quantised
-from megaent.actor.simulated_linear import rounding_of, simulate
+from megaent.actor.quantise import RECIPES
+from megaent.actor.simulated_linear import Rounding, simulate
 from megaent.errors import NumericsError
 from megaent.types import Metrics, Replicas
 
@@ -23,7 +24,7 @@ class Drift:
         self._config, self._precision = config, precision
         self._rounding = None
         if isinstance(precision, Fp8Simulation):
-            self._rounding = rounding_of(precision.recipe)
+            self._rounding = Rounding(RECIPES[precision.recipe])
             for model in models:
                 simulate(model, precision, self._rounding)
 

@@ -161,7 +161,6 @@ class MegatronActor:
         Nats, over all replicas. Raises NumericsError when their mean exceeds ``precision.drift_limit``.
         """
         packs = self._packs(batch, list(range(batch.num_responses)))[:1]
-        packs += [[]] * (self._agree(len(packs)) - len(packs))
         rounded = self._statistics(batch, packs, temperature)[0]
         with self._drift.without():
             full = self._statistics(batch, packs, temperature)[0]

@@ -116,7 +116,7 @@ def transformer_config(
     dtype: torch.dtype,
     recompute: bool,
     implementation: str,
-    precision: Precision | None = None,
+    precision: Precision,
 ) -> TransformerConfig:
     """Megatron's configuration of ``architecture`` under a layout; ``recompute`` every layer or none."""
     on_gpu = torch.cuda.is_available()
@@ -164,7 +164,7 @@ def transformer_config(
         persist_layer_norm=False,
         batch_p2p_comm=on_gpu,
         **(RECOMPUTE_ALL if recompute else {}),
-        **megatron_options(precision or Precision()),  # type: ignore[arg-type]
+        **megatron_options(precision),  # type: ignore[arg-type]
     )
 
 

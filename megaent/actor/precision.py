@@ -45,6 +45,10 @@ class Quantised(Precision):
             "precision.drift_limit has no effect with precision.probe_every=0; set it to 1 or more",
         )
 
+    def rounds(self, layer: int, num_layers: int) -> bool:
+        """Whether the products of a layer, counted from 0, are rounded."""
+        return self.full_layers <= layer < num_layers - self.full_layers
+
 
 @dataclass
 class Fp8(Quantised):
@@ -146,7 +150,7 @@ def resolve(asked: Precision, *, dtype: str, implementation: str, machine: Machi
 def lacking(asked: Precision, dtype: str, implementation: str, machine: Machine) -> str:
     """What is missing for ``asked`` here, in words; "" where nothing is."""
     if isinstance(asked, Fp8Simulation):
-        return _lacking_of_simulation(implementation)
+        return "" if implementation == "local" else f"needs model.implementation=local, got {implementation}"
     if not isinstance(asked, (Fp8, Mxfp8, Nvfp4)):
         return ""
     needed = _NEEDED[asked.name]
@@ -164,32 +168,23 @@ def lacking(asked: Precision, dtype: str, implementation: str, machine: Machine)
     return "" if dtype == "bfloat16" else f"needs model.dtype=bfloat16, got {dtype}"
 
 
-def _lacking_of_simulation(implementation: str) -> str:
-    return "" if implementation == "local" else f"needs model.implementation=local, got {implementation}"
-
-
 def megatron_options(precision: Precision) -> Mapping[str, object]:
     """Of TransformerConfig, for what Transformer Engine computes; empty for what it does not."""
-    by_name: dict[str, dict[str, object]] = {
-        "fp8": {"fp8": "hybrid", "fp8_recipe": getattr(precision, "recipe", "")},
-        "mxfp8": {"fp8": "e4m3", "fp8_recipe": "mxfp8"},
-        "nvfp4": {"fp4": "e2m1", "fp4_recipe": "nvfp4"},
-    }
-    options = by_name.get(precision.name, {})
-    if options.get("fp8_recipe") == "blockwise":
-        options["fp8"] = "e4m3"
-    if options and isinstance(precision, Quantised) and precision.full_layers:
+    options: dict[str, object]
+    match precision:
+        case Fp8(recipe=recipe):
+            options = {"fp8": "e4m3" if recipe == "blockwise" else "hybrid", "fp8_recipe": recipe}
+        case Mxfp8():
+            options = {"fp8": "e4m3", "fp8_recipe": "mxfp8"}
+        case Nvfp4():
+            options = {"fp4": "e2m1", "fp4_recipe": "nvfp4"}
+        case _:
+            return {}
+    if precision.full_layers:
         options["first_last_layers_bf16"] = True
         options["num_layers_at_start_in_bf16"] = precision.full_layers
         options["num_layers_at_end_in_bf16"] = precision.full_layers
     return options
-
-
-def is_rounded(precision: Precision, layer: int, num_layers: int) -> bool:
-    """Whether the products of a layer, counted from 0, are rounded."""
-    if not isinstance(precision, Quantised):
-        return False
-    return precision.full_layers <= layer < num_layers - precision.full_layers
 
 
 def length_multiple(precision: Precision) -> int:

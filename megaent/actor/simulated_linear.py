@@ -19,8 +19,8 @@ from megatron.core.tensor_parallel import (
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from megaent.actor.precision import Precision, is_rounded
-from megaent.actor.quantise import RECIPES, Operand, Recipe
+from megaent.actor.precision import Fp8Simulation
+from megaent.actor.quantise import Operand, Recipe
 
 
 class RoundedProduct(torch.autograd.Function):
@@ -67,13 +67,13 @@ class Rounding:
             self.is_on = True
 
 
-def simulate(model: GPTModel, precision: Precision, rounding: Rounding) -> None:
+def simulate(model: GPTModel, precision: Fp8Simulation, rounding: Rounding) -> None:
     """Put the rounding into every linear layer of the decoder's rounded layers, in place.
 
     Embedding, norms, attention itself, a router and the head stay as they are.
     """
     for layer in model.decoder.layers:
-        if is_rounded(precision, layer.layer_number - 1, model.config.num_layers):
+        if precision.rounds(layer.layer_number - 1, model.config.num_layers):
             for linear in layer.modules():
                 if isinstance(linear, (ColumnParallelLinear, RowParallelLinear)):
                     linear._forward_impl = partial(_product, linear._forward_impl, rounding)
@@ -112,7 +112,3 @@ def _product(
     product = RoundedProduct.apply(whole.flatten(0, -2), weight, rounding.recipe)
     product = product.view(*whole.shape[:-1], -1)
     return product if bias is None else product + bias
-
-
-def rounding_of(recipe: str) -> Rounding:
-    return Rounding(RECIPES[recipe])

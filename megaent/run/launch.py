@@ -12,7 +12,7 @@ import torch
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel, resolve_device
-from megaent.actor.precision import Fp8, Fp8Simulation, Precision, lacking, resolve, this_machine
+from megaent.actor.precision import Fp8, Fp8Simulation, Precision, Quantised, lacking, resolve, this_machine
 from megaent.data.jsonl import JsonlOptions
 from megaent.data.prompts import PromptStream
 from megaent.data.registry import load_task
@@ -185,7 +185,7 @@ def build_trainer(
         mismatch_limit=config.rollout.mismatch_limit,
         agreement=build_agreement(config, actor, engine, task),
         canary_every=config.run.canary_every,
-        drift_every=getattr(config.precision, "probe_every", 0),
+        drift_every=config.precision.probe_every if isinstance(config.precision, Quantised) else 0,
         staleness=config.rollout.staleness,
     )
 

@@ -9,28 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.isolation import given_up
 
-from megaent.errors import MissingDependency
 from megaent.reward.reward import GRADERS
 from megaent.sandbox import seccomp
-from megaent.sandbox.pool import Job, Sandbox
 
 OF_TASKS = {"final_number", "last_result", "first_integer"}  # which have no options to name them
 
 
 def document(repository: Path) -> str:
     return (repository / "docs" / "verifiers.md").read_text(encoding="utf-8")
-
-
-def given_up() -> str:
-    sandbox = Sandbox(workers=1)
-    try:
-        sandbox.run([Job(source="")])
-    except MissingDependency:
-        return "namespaces"
-    finally:
-        sandbox.close()
-    return ""
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.layouts import COMMON, FP64, GROUPS, LAYOUTS, differences, job, launch
-from support.plain_lm import PlainModel, PlainResponse, PlainResult, plain_grpo
+from support.layouts import FP64, GROUPS, LAYOUTS, differences, job, launch, reference
+from support.plain_lm import PlainModel, PlainResult
 from support.tiny_hf import save_tiny
 from torch import Tensor
 
@@ -76,21 +76,6 @@ class RoundedModel(PlainModel):
         return Product.apply(x, self.weights[name + ".weight"])
 
 
-def truth(folder: Path, kind: type[PlainModel]) -> PlainResult:
-    responses = [
-        PlainResponse(prompt=group["prompt"], tokens=tokens, reward=reward, group=index)
-        for index, group in enumerate(TWO)
-        for tokens, reward in zip(group["responses"], group["rewards"], strict=True)
-    ]
-    model = kind.load(folder, torch.float64)
-    return plain_grpo(
-        model,
-        responses,
-        temperature=COMMON["temperature"],
-        **{name: FP64[name] for name in ("steps", "minibatches", "lr", "eps", "clip_grad")},
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("precision")
@@ -108,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rounded(folder: Path) -> PlainResult:
-    return truth(folder, RoundedModel)
+    return reference(folder, FP64, groups=TWO, kind=RoundedModel)
 
 
 @pytest.mark.parametrize("name", NAMES[:-1])
@@ -129,6 +114,6 @@ def test_under_context_parallelism_what_is_read_alone_is_the_same(folder: Path, 
 
 
 def test_the_rounding_shows(folder: Path, rounded: PlainResult) -> None:
-    full = truth(folder, PlainModel)
+    full = reference(folder, FP64, groups=TWO)
     drift = (full.log_prob[0] - rounded.log_prob[0]).abs()
     assert 1e-3 < float(drift.mean()) < 0.3

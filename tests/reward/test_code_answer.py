@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from support.isolation import given_up
 
-from megaent.errors import ConfigError, MissingDependency
+from megaent.errors import ConfigError
 from megaent.reward.code_answer import CodeAnswer, find_program, same_output
 from megaent.reward.reward import make_reward
-from megaent.sandbox.pool import Job, Sandbox
 from megaent.sandbox.tests import read_tests
 from megaent.types import Grade, Group, Prompt, Response
 
@@ -34,21 +34,9 @@ def group(key: str, *texts: str) -> Group:
     return Group(index=0, prompt=prompt, responses=responses)
 
 
-def level() -> str:
-    """Whole isolation, or what this machine allows."""
-    sandbox = Sandbox(workers=1)
-    try:
-        sandbox.run([Job(source="")])
-    except MissingDependency:
-        return "namespaces"
-    finally:
-        sandbox.close()
-    return ""
-
-
 @pytest.fixture(scope="module")
 def reward() -> Iterator[CodeAnswer]:
-    reward = CodeAnswer(timeout_s=0.5, workers=2, without=level())
+    reward = CodeAnswer(timeout_s=0.5, workers=2, without=given_up())
     yield reward
     reward.close()
 
@@ -145,7 +133,7 @@ def find():
 
 @pytest.mark.full
 def test_the_expected_answer_is_nowhere_in_the_program_s_process() -> None:
-    reward = CodeAnswer(timeout_s=20.0, workers=1, without=level())
+    reward = CodeAnswer(timeout_s=20.0, workers=1, without=given_up())
     hidden = read_tests(["assert find() == 73939133"])
     shown = read_tests(["assert find(*[73939133][1:]) == 73939133"])
     grades = [reward.grade([group(key, block(_SEARCH))])[0].grades[0] for key in (hidden, shown)]

@@ -128,14 +128,16 @@ def _environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def reference(folder: Path, precision: dict) -> PlainResult:
+def reference(
+    folder: Path, precision: dict, *, groups: list[dict] = GROUPS, kind: type[PlainModel] = PlainModel
+) -> PlainResult:
     responses = [
         PlainResponse(prompt=group["prompt"], tokens=tokens, reward=reward, group=index)
-        for index, group in enumerate(GROUPS)
+        for index, group in enumerate(groups)
         for tokens, reward in zip(group["responses"], group["rewards"], strict=True)
     ]
     # The truth of fp32 runs is computed in fp64, so that its own rounding does not count.
-    model = PlainModel.load(folder, torch.float64)
+    model = kind.load(folder, torch.float64)
     return plain_grpo(
         model,
         responses,
