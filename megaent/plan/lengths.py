@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import log, sqrt
+from math import ceil, exp, log, sqrt
+from random import Random
 from statistics import NormalDist
 
 from megaent.errors import ConfigError
@@ -61,6 +62,10 @@ class Lengths:
         """Tokens of the longest of ``count`` responses, its median."""
         quantile = 0.5 ** (1 / max(count, 1))
         return min(self.longest, 2.718281828459045 ** (self._mu + self._sigma * _NORMAL.inv_cdf(quantile)))
+
+    def draw(self, random: Random) -> int:
+        """Tokens of one response."""
+        return ceil(min(self.longest, exp(random.gauss(self._mu, self._sigma))))
 
     @cached_property
     def mean_square(self) -> float:
