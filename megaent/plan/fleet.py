@@ -178,7 +178,6 @@ class _Engines:
     def __init__(self, fleet: Fleet, random: Random) -> None:
         self._fleet, self._random = fleet, random
         self._number = count()
-        self._events: list[tuple[float, int, _Engine, int]] = []
         self._rate = fleet.failures.per_card_hour * fleet.failures.engine_cards * fleet.engines / 3600
         self.busy_s = self.response_s = 0.0
         self.begin_anew(0.0)
@@ -188,7 +187,10 @@ class _Engines:
         self.now = now
         self._all = [_Engine(self._fleet, now) for _ in range(self._fleet.engines)]
         self._left: dict[int, int] = {}
-        self._events.clear()
+        self._events: list[_Entry] = []
+        self._loads: list[_Entry] = []
+        for engine in self._all:
+            self._expect(engine)
         self._fails_at = self._next_failure()
 
     def start_counting(self) -> None:
@@ -248,17 +250,36 @@ class _Engines:
         self._count(engine)
         lost = engine.lose(self.now + self._fleet.failures.restart_s)
         self._fails_at = self._next_failure()
+        self._expect(engine)
         for request in lost:
             self._send([request])
 
     def _send(self, requests: list[tuple[int, int]]) -> None:
-        engine = min(self._all, key=lambda one: (max(one.free_at, self.now), one.load))
+        engine = self._with_least_to_do()
         self._count(engine)
         engine.take(requests, self.now)
         self._expect(engine)
 
+    def _with_least_to_do(self) -> _Engine:
+        """Of those that are up; of none, the one that will be first."""
+        down = []
+        while self._loads:
+            entry = heapq.heappop(self._loads)
+            _, _, engine, version = entry
+            if version == engine.version and engine.free_at <= self.now:
+                break
+            if version == engine.version:
+                down.append(entry)
+        else:
+            engine = min(self._all, key=lambda one: (one.free_at, one.load))
+        for entry in down:
+            heapq.heappush(self._loads, entry)
+        return engine
+
     def _expect(self, engine: _Engine) -> None:
+        """Its next end and its load, in place of what was known of them."""
         engine.version += 1
+        heapq.heappush(self._loads, (engine.load, next(self._number), engine, engine.version))
         if engine.load:
             heapq.heappush(self._events, (engine.first_end, next(self._number), engine, engine.version))
 
@@ -310,7 +331,6 @@ class _Engine:
         self.running, self._starts = [], 0.0
         self._waiting.clear()
         self.clock = self.free_at = free_at
-        self.version += 1
         return lost
 
     def advance(self, now: float) -> float:
@@ -332,3 +352,7 @@ class _Engine:
         batch = len(self.running)
         middle = (self.running[0][0] + self._place) / 2 - self._starts / batch
         return self._fleet.token_s(batch, self._fleet.prompt_tokens + middle)
+
+
+_Entry = tuple[float, int, _Engine, int]
+"""When its next response ends, or how many it has; a number that tells equals apart; its version then."""
