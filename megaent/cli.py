@@ -27,6 +27,7 @@ USAGE = """usage: megaent COMMAND …
   data FILE [against=FILE]     forms, keys, lengths, copies and contaminated rows of a set (--help)
   shard FILE model= out=       texts as token sequences in files larger than memory (--help)
   plan key=value …             memory, time and layout of a step before a machine is rented; takes --help
+  scale --out DIR              how a step grows: measured here, planned for cards, simulated for a fleet
   doctor                       what is installed, which backends are used, what is missing
   doctor --methods             every method, and which of them can be combined
 
@@ -50,12 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "report": _report,
         "audit": _audit,
         "plan": _plan,
+        "scale": _scale,
         "doctor": _doctor,
     }
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
-    explains_itself = words[0] in ("audit", "bench", "data", "evaluate", "plan", "report", "shard", "watch")
+    explains_itself = words[0] in (
+        "audit",
+        "bench",
+        "data",
+        "evaluate",
+        "plan",
+        "report",
+        "scale",
+        "shard",
+        "watch",
+    )
     asks_for_help = not explains_itself and ("--help" in words or "-h" in words)
     if words[0] not in commands or asks_for_help:
         is_known = words[0] in commands
@@ -225,6 +237,13 @@ def _plan(words: list[str]) -> int:
     from megaent.commands.plan import plan
 
     return plan(words)
+
+
+def _scale(words: list[str]) -> int:
+    _quiet_libraries()
+    from megaent.commands.scale import scale
+
+    return scale(words, _say)
 
 
 def _doctor(words: list[str]) -> int:
