@@ -38,7 +38,7 @@ def scale(words: Sequence[str], say: Callable[[str], None]) -> int:
         plan_cards(study, asked.models.split(","), asked.cluster, asked.cards, folder, say)
     if "simulated" in parts:
         _simulate(study, asked, folder, say)
-    _write_page(study, measured if "measured" in parts else [], folder, say)
+    _write_page(study, measured, folder, say)
     return 0
 
 

@@ -11,7 +11,8 @@
     question     key=value words, typed          answer       the same as text and as JSON
     series       a line for each value of a key  start        the words that start what was planned
     measured     constants from a bench's report             rows     published measurements as questions
+    fleet        engines, trainer and failures, event by event         simulated    the fleet of a plan
 
-Nothing here needs torch. ``commands`` asks it; it may import ``actor.sizes``, ``model_folder`` and what lies
+Nothing here needs torch. ``commands`` and ``scale`` ask it; it may import ``actor.sizes``, ``model_folder`` and what lies
 below them.
 """

@@ -52,6 +52,7 @@ class Frame:
     words: str
     across: str = "step"
     top: float | None = None  # of the vertical axis, where several pictures share it
+    doubling: bool = False  # each doubling takes the same room across, and every value has its mark
 
 
 def line_chart(name: str, lines: Sequence[Line], *, title: str, unit: str, words: str) -> str:
@@ -70,8 +71,10 @@ def curves_chart(frame: Frame, lines: Sequence[Line]) -> str:
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), top=frame.top)
         if len(lines) > 1:
             axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+        if frame.doubling:
+            axes.set_xscale("log", base=2)
 
-    return _picture(frame, draw)
+    return _picture(frame, draw, marks=sorted({step for line in lines for step in line.steps}))
 
 
 def points_chart(frame: Frame, points: Sequence[tuple[float, float]], line: Line) -> str:
@@ -167,14 +170,19 @@ def _chunks(points: Sequence[tuple[float, float]], count: int) -> list[Sequence[
 
 
 def _picture(
-    frame: Frame, draw: Callable[[Axes], None], *, is_counted: bool = True, is_logarithmic: bool = False
+    frame: Frame,
+    draw: Callable[[Axes], None],
+    *,
+    is_counted: bool = True,
+    is_logarithmic: bool = False,
+    marks: Sequence[float] = (),
 ) -> str:
-    """``is_counted``: the horizontal axis has whole numbers."""
+    """``is_counted``: the horizontal axis has whole numbers. ``marks`` are its own where it doubles."""
     try:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
+        from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, StrMethodFormatter
     except ImportError as error:
         raise MissingDependency("matplotlib is not installed; run `pip install 'megaent[train]'`") from error
     settings: dict[Any, Any] = {
@@ -199,7 +207,10 @@ def _picture(
         axes.spines[["left", "bottom"]].set_color(_INK)
         counted = MaxNLocator(integer=is_counted, nbins=6)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if is_logarithmic else counted)
-        if is_logarithmic:
+        if frame.doubling:
+            axes.xaxis.set_major_locator(FixedLocator(marks))
+            axes.minorticks_off()
+        if is_logarithmic or frame.doubling:
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.margins(x=0.01)
         file = io.BytesIO()

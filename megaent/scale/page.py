@@ -22,7 +22,7 @@ def study_page(study: Study, asked: Sequence[Series]) -> str:
     )
     sections = [_about(study)]
     if study.rates is not None:
-        sections += [_measured(study, one) for one in asked]
+        sections += [_measured(study, one) for one in asked if _is_whole(study, one)]
     if study.cards:
         sections.append(_cards(study.cards))
     sections += _fleets(study)
@@ -30,7 +30,7 @@ def study_page(study: Study, asked: Sequence[Series]) -> str:
 
 
 def _about(study: Study) -> Section:
-    text = "\n".join(f"{name}: {value}" for name, value in study.record.items())
+    text = "\n".join(f"{name}: {_told(value)}" for name, value in study.record.items() if name != "question")
     parts = [preformatted(text, label="Where and how")]
     if study.rates is not None:
         rates = study.rates
@@ -47,7 +47,17 @@ def _about(study: Study) -> Section:
     return Section(heading="Where it was made", parts=tuple(parts))
 
 
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items() if one is not None)
+    return str(value)
+
+
 # ---------------------------------------------------------------- measured beside planned
+
+
+def _is_whole(study: Study, one: Series) -> bool:
+    return all(point.name in study.points for point in one.points.values())
 
 
 def _measured(study: Study, one: Series) -> Section:
@@ -56,7 +66,7 @@ def _measured(study: Study, one: Series) -> Section:
     pictures = [_verb(one, verb, measured, plans) for verb in VERBS]
     pictures.append(_throughput(one, measured))
     rows = [_row(value, measured[value], plans[value]) for value in measured]
-    heads = (one.unit, "step, s", "tokens/s", "generate, s", "score, s", "planned", "update, s", "planned",
+    heads = (one.unit, "step, s", "tokens a second", "generate, s", "score, s", "planned", "update, s", "planned",
              "publish, s", "peak, GiB", "states, GiB (exact)")  # fmt: skip
     numbers = table(heads, rows, caption=f"{one.title}: medians of rank 0")
     about = paragraph(
@@ -93,7 +103,9 @@ def _throughput(one: Series, measured: dict[int, Measured]) -> str:
     line = Line(
         label="measured", steps=list(measured), values=[one.tokens_per_s for one in measured.values()]
     )
-    return _chart(f"{one.name}-tokens", f"Tokens a second: {one.title.lower()}", "tokens/s", one.unit, [line])
+    return _chart(
+        f"{one.name}-tokens", f"Tokens a second: {one.title.lower()}", "tokens a second", one.unit, [line]
+    )
 
 
 def _chart(name: str, title: str, unit: str, across: str, lines: Sequence[Line]) -> str:
@@ -102,8 +114,18 @@ def _chart(name: str, title: str, unit: str, across: str, lines: Sequence[Line])
         + ", ".join(f"{value:.3g} at {step:g}" for step, value in zip(line.steps, line.values, strict=True))
         for line in lines
     )
-    frame = Frame(name=name, title=title, unit=unit, words=words, across=across)
-    return figure(title, curves_chart(frame, lines), "")
+    frame = Frame(name=name, title=title, unit=unit, words=words, across=across, doubling=True)
+    return figure(title, curves_chart(frame, lines), _numbers(title, across, lines))
+
+
+def _numbers(title: str, across: str, lines: Sequence[Line]) -> str:
+    """What a picture shows, as a table."""
+    of = [dict(zip(line.steps, line.values, strict=True)) for line in lines]
+    rows = [
+        [f"{step:g}", *(Number(found[step]) if step in found else "" for found in of)]
+        for step in sorted({step for line in lines for step in line.steps})
+    ]
+    return table((across, *(line.label for line in lines)), rows, caption=title)
 
 
 # ---------------------------------------------------------------- planned
@@ -120,12 +142,16 @@ def _cards(plans: dict[str, list[PlanLine]]) -> Section:
         for model, found in fits.items()
         if found
     ]
-    picture = _chart("cards", "Tokens a second and card", "tokens/s/card", "cards", lines) if lines else ""
+    picture = (
+        _chart("cards", "Tokens a second and card", "tokens a second, a card", "cards", lines)
+        if lines
+        else ""
+    )
     heads = (
         "model",
         "cards",
         "step, s",
-        "tokens/s/card",
+        "tokens a second, a card",
         "card-hours a step",
         "GiB",
         "waits mostly for",
@@ -179,7 +205,12 @@ def _fleet(heading: str, name: str, lines: Sequence[FleetLine]) -> Section:
         return _chart(f"{name}-{ending}", title, unit, "cards", curves)
 
     pictures = [
-        chart("tokens", "Tokens a second and card", "tokens/s/card", lambda line: line.tokens_per_s_per_card),
+        chart(
+            "tokens",
+            "Tokens a second and card",
+            "tokens a second, a card",
+            lambda line: line.tokens_per_s_per_card,
+        ),
         chart("seconds", "Seconds a step", "seconds", lambda line: line.simulated_s),
     ]
     return Section(
@@ -190,7 +221,7 @@ def _fleet(heading: str, name: str, lines: Sequence[FleetLine]) -> Section:
 
 def _fleet_table(lines: Sequence[FleetLine], caption: str) -> str:
     heads = ("cards", "staleness", "prompts", "engine cards", "step, s: simulated", "planned",
-             "tokens/s/card", "longest part", "engines busy", "trainer's layout")  # fmt: skip
+             "tokens a second, a card", "longest part", "engines busy", "trainer's layout")  # fmt: skip
     return table(heads, [_fleet_row(line) for line in lines], caption=caption)
 
 

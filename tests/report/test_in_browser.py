@@ -92,7 +92,7 @@ def test_it_opens_from_the_disk_at_every_width(browser: Any, pages: dict[str, st
     looked.close()
 
 
-@pytest.mark.parametrize("name", ["runs", "sweep"])
+@pytest.mark.parametrize("name", ["runs", "scale", "sweep"])
 def test_the_examples_open(browser: Any, repository: Path, name: str) -> None:
     file = repository / "docs" / "examples" / f"{name}.html"
     assert file.stat().st_size < 5_000_000
