@@ -13,6 +13,6 @@
     measured     constants from a bench's report             rows     published measurements as questions
     fleet        engines, trainer and failures, event by event         simulated    the fleet of a plan
 
-Nothing here needs torch. ``commands`` and ``scale`` ask it; it may import ``actor.sizes``, ``model_folder`` and what lies
-below them.
+Nothing here needs torch. ``commands`` and ``scale`` ask it; it may import ``actor.sizes``, ``model_folder``
+and what lies below them.
 """

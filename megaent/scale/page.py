@@ -66,8 +66,8 @@ def _measured(study: Study, one: Series) -> Section:
     pictures = [_verb(one, verb, measured, plans) for verb in VERBS]
     pictures.append(_throughput(one, measured))
     rows = [_row(value, measured[value], plans[value]) for value in measured]
-    heads = (one.unit, "step, s", "tokens a second", "generate, s", "score, s", "planned", "update, s", "planned",
-             "publish, s", "peak, GiB", "states, GiB (exact)")  # fmt: skip
+    heads = (one.unit, "step, s", "tokens a second", "generate, s", "score, s", "planned", "update, s",
+             "planned", "publish, s", "peak, GiB", "states, GiB (exact)")  # fmt: skip
     numbers = table(heads, rows, caption=f"{one.title}: medians of rank 0")
     about = paragraph(
         "The plan knows this machine's rates, and of the base run what no product explains; so its lines "
