@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import itertools
 import re
@@ -10,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
+from megaent import config_folder
 from megaent.config.composition import text_keys
 from megaent.config.overrides import as_typed
 from megaent.errors import ConfigError
@@ -40,7 +43,7 @@ def read_words(words: Sequence[str]) -> SweepWords:
     flags = [word for word in words if word.startswith("-") and word not in ("-m", "--multirun")]
     if flags:
         raise ConfigError(f"a sweep takes no {flags[0]}; `megaent train --cfg …` prints one configuration")
-    overrides = [word for word in words if not word.startswith("-")]
+    overrides = _with_ready([word for word in words if not word.startswith("-")])
     for word in overrides:
         key = word.split("=", 1)[0].lstrip("+")
         if key in _REFUSED:
@@ -54,6 +57,23 @@ def read_words(words: Sequence[str]) -> SweepWords:
         launcher=tuple(word for word in overrides if word.startswith("hydra") and not _is_folder(word)),
         folder=_folder(overrides),
     )
+
+
+def _with_ready(words: Sequence[str]) -> list[str]:
+    """``sweep=NAME`` as the words of configs/sweep/NAME.yaml, the first of all, so that others win."""
+    names = [word.split("=", 1)[1] for word in words if word.startswith("sweep=")]
+    ready = [word for name in names for word in _ready(name)]
+    return [*ready, *(word for word in words if not word.startswith("sweep="))]
+
+
+def _ready(name: str) -> list[str]:
+    folder = config_folder() / "sweep"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+        raise ConfigError(f"sweep={name} is unknown; {hint}")
+    return yaml.safe_load((folder / f"{name}.yaml").read_text())
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from megaent import config_folder
 from megaent.commands.sweep_words import folder_name, read_words
+from megaent.config.composition import compose_config
 from megaent.errors import ConfigError
+from megaent.methods import METHODS
+from megaent.methods.options import options_of
 
 
 def points(*words: str) -> list[str]:
@@ -79,3 +83,62 @@ def test_text_with_an_equals_sign_stays_text_in_each_choice() -> None:
 def test_what_a_sweep_does_not_take_is_refused(word: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_words(["-m", word])
+
+
+# ---------------------------------------------------------------- ready sweeps
+
+READY = sorted(path.stem for path in (config_folder() / "sweep").glob("*.yaml"))
+
+
+def test_a_ready_sweep_is_its_words_and_others_win() -> None:
+    asked = read_words(["-m", "sweep=kl_cov_fraction", "experiment=demo", "seed=7"])
+    assert asked.common == ("method=kl_cov", "seed=7", "experiment=demo")
+    assert [point.name for point in asked.points] == [
+        "method.fraction=0.0002",
+        "method.fraction=0.002",
+        "method.fraction=0.02",
+    ]
+
+
+def test_an_unknown_ready_sweep_is_refused_with_what_is_near() -> None:
+    with pytest.raises(ConfigError, match="sweep=kl_cov_coeff is unknown; did you mean kl_cov_coef"):
+        read_words(["-m", "sweep=kl_cov_coeff"])
+
+
+def test_every_method_has_a_ready_sweep_that_says_what_it_varies() -> None:
+    swept = set()
+    for name in READY:
+        assert (config_folder() / "sweep" / f"{name}.yaml").read_text().startswith("# "), name
+        asked = read_words(["-m", f"sweep={name}"])
+        for word in (*asked.common, *(word for point in asked.points for word in point.words)):
+            if word.startswith("method="):
+                swept.add(word.removeprefix("method="))
+    assert swept == set(METHODS)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_ready_sweep_varies_options_around_what_is_published(name: str) -> None:
+    asked = read_words(["-m", f"sweep={name}"])
+    methods = [word.removeprefix("method=") for word in asked.common if word.startswith("method=")]
+    for method in methods:
+        defaults = {option: default for option, _, default in options_of(method)}
+        for word in {word for point in asked.points for word in point.words if word.startswith("method.")}:
+            assert word.split("=")[0].removeprefix("method.") in defaults, word
+        varied = {key for point in asked.points for key in [word.split("=")[0] for word in point.words]}
+        for key in varied - {"seed", "optim.lr"}:
+            option = key.removeprefix("method.")
+            values = [
+                word.split("=")[1]
+                for point in asked.points
+                for word in point.words
+                if word.startswith(f"{key}=")
+            ]
+            assert str(defaults[option]) in values, f"{option}: {defaults[option]} is published"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", READY)
+def test_every_point_of_a_ready_sweep_composes(name: str) -> None:
+    asked = read_words(["-m", f"sweep={name}", "experiment=demo", "seed=0"])
+    for point in asked.points:
+        compose_config([*asked.common, *point.words])
