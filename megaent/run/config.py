@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from megaent.actor.options import OptimOptions, ParallelOptions
 from megaent.options import MISSING, require, require_fraction, require_positive
+from megaent.report.trackers import check_trackers
 from megaent.run.command_record import MOST_THREADS
 
 
@@ -20,6 +21,7 @@ class RunOptions:
     name: str = "train"
     responses_kept: int = 4  # responses of every step written to responses.md
     tensorboard: bool = True
+    trackers: list[str] = field(default_factory=list)  # wandb | mlflow | trackio | prometheus
     tables_mb: float = 64.0  # that the per-group and per-token tables may grow to; 0 writes no tables
     table_responses: int = 8  # responses of every step kept token by token in the tables
     threads: int = 0  # torch threads a process; 0 keeps OMP_NUM_THREADS or torch's choice
@@ -32,6 +34,7 @@ class RunOptions:
             0 <= self.threads <= MOST_THREADS,
             f"run.threads must be 0 to {MOST_THREADS}, got {self.threads}",
         )
+        check_trackers(self.trackers)
         require_positive("run", timeout_s=self.timeout_s, stop_limit_s=self.stop_limit_s)
         require(self.tables_mb >= 0, f"run.tables_mb must be 0 or more, got {self.tables_mb}")
         require(

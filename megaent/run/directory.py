@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import yaml
+
 from megaent.durable import explained, replace_file
 from megaent.errors import ConfigError
 from megaent.experience.describe import histogram_edges
@@ -30,6 +32,7 @@ from megaent.loop.trainer import StepReport
 from megaent.model_folder.hf_folder import copy_small_files
 from megaent.report.metrics import JsonLinesWriter, TensorBoardWriter, truncate_after
 from megaent.report.tables import cut_tables
+from megaent.report.trackers import Trackers
 from megaent.run.command_record import COMMAND, render_command
 from megaent.run.config import RunOptions
 from megaent.run.responses import cut_responses
@@ -138,6 +141,8 @@ class Recorder:
         with self._explained():
             self._lines = JsonLinesWriter(directory.metrics)
             self._board = TensorBoardWriter(board, first_step=first_step) if options.tensorboard else None
+            config = yaml.safe_load((directory.path / "config.yaml").read_text()) if options.trackers else {}
+            self._trackers = Trackers(options.trackers, directory.path, config)
             self._tables = (
                 TableWriter(directory.path, most_mb=options.tables_mb) if options.tables_mb else None
             )
@@ -159,6 +164,7 @@ class Recorder:
                 counts_B=report.entropy_histogram,
                 edges_B1=histogram_edges(self._vocab_size),
             )
+        self._trackers.write(step, report.metrics)
         if self._responses_kept:
             with self._directory.responses.open("a", encoding="utf-8") as file:
                 file.write(render_responses(step, report, self._responses_kept))
@@ -178,6 +184,7 @@ class Recorder:
                 self._tables.close()
             if self._board is not None:
                 self._board.close()
+            self._trackers.close()
 
     def _explained(self) -> AbstractContextManager[None]:
         path = self._directory.path
