@@ -1,14 +1,17 @@
 """What a person should be told about a run while it can still be helped, from the lines of its record.
 
-Every rule looks at the mean of ``WINDOW`` steps; those that speak of change compare it with the run's first
-``WINDOW`` steps. An alarm is told at the step where its rule begins to hold, and again only after it
-did not hold for ``QUIET`` steps, so that a value that moves about its limit is told once.
+Every rule looks at the mean of ``WINDOW`` steps, a forecast at the trend of more; those that speak of change
+compare it with the run's first ``WINDOW`` steps. An alarm is told at the step where its rule begins to hold,
+and again only after it did not hold for ``QUIET`` steps, so that a value that moves about its limit is told
+once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from megaent.report.forecast import TREND, falls_soon
 
 Record = dict[str, float]
 
@@ -33,6 +36,7 @@ class Rule(NamedTuple):
     holds: Callable[[Sequence[Record], Sequence[Record]], bool]  # of the first steps and the present ones
     cause: str
     advice: str
+    window: int = WINDOW  # steps that it looks at
 
 
 def alarms(records: Sequence[Record]) -> list[Alarm]:
@@ -43,8 +47,8 @@ def alarms(records: Sequence[Record]) -> list[Alarm]:
 
 def _of_rule(rule: Rule, records: Sequence[Record]) -> list[Alarm]:
     found, quiet = [], QUIET
-    for end in range(WINDOW, len(records) + 1):
-        holds = rule.holds(records[:WINDOW], records[end - WINDOW : end])
+    for end in range(rule.window, len(records) + 1):
+        holds = rule.holds(records[:WINDOW], records[end - rule.window : end])
         if holds and quiet >= QUIET:
             step = int(records[end - 1]["step"])
             found.append(Alarm(step, rule.name, rule.cause, rule.advice))
@@ -77,7 +81,22 @@ def _changed(name: str, is_beyond: Callable[[float], bool]) -> Callable[..., boo
     return holds
 
 
+def _falls_soon(first: Sequence[Record], now: Sequence[Record]) -> bool:
+    start = _mean(first, "entropy/mean")
+    values = [record["entropy/mean"] for record in now if "entropy/mean" in record]
+    if start is None or len(values) < len(now):
+        return False
+    return falls_soon(values, COLLAPSED * start)
+
+
 RULES = (
+    Rule(
+        "entropy collapse ahead",
+        _falls_soon,
+        f"at the pace of the last {TREND} steps the entropy soon falls below {COLLAPSED:g} of what it was",
+        "what helps against a collapse, now: method=kl_cov, an entropy bonus, or a lower optim.lr",
+        window=TREND,
+    ),
     Rule(
         "entropy collapse",
         _changed("entropy/mean", lambda times: times < COLLAPSED),
