@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from megaent.report.alarms import alarms
+from megaent.report.method_panels import method_panels
 from megaent.report.page import (
     Cell,
     Number,
@@ -18,6 +18,7 @@ from megaent.report.page import (
     preformatted,
     table,
 )
+from megaent.report.panel import Panel
 from megaent.report.progress import format_seconds
 from megaent.report.run_files import RunFiles, column
 from megaent.report.svg import Line, line_chart
@@ -26,16 +27,6 @@ MOST_ROWS = 24
 """Steps in the table under a chart: the first, the last, and some between."""
 
 VERBS = ("generate", "grade", "pack", "score", "estimate", "update", "publish")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """One chart: curves of one unit, drawn where they were reported."""
-
-    title: str
-    unit: str
-    curves: tuple[tuple[str, str], ...]  # metric, label
-    interval: tuple[str, str] | None = None  # metrics of the ends, of the first curve
 
 
 PANELS = (
@@ -241,9 +232,16 @@ def _method(run: RunFiles) -> list[str]:
     """In words, then the pieces it is made of: method.txt holds the pieces, an empty line and the words."""
     pieces, _, words = run.method.strip().partition("\n\n")
     if not words:
-        return [preformatted(pieces, label="method.txt")]
+        return [preformatted(pieces, label="method.txt"), *_did(run)]
     shown = [paragraph(line) for line in words.splitlines()]
-    return [*shown, folded("Its pieces", preformatted(pieces, label="The pieces of the method"))]
+    folded_up = folded("Its pieces", preformatted(pieces, label="The pieces of the method"))
+    return [*shown, folded_up, *_did(run)]
+
+
+def _did(run: RunFiles) -> list[str]:
+    """Pictures of what the pieces did, where they report something."""
+    panels = method_panels(run.metrics)
+    return [_charts(run, panels, "method")] if panels else []
 
 
 def _responses(run: RunFiles) -> tuple[str, ...]:
