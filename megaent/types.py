@@ -123,6 +123,7 @@ class Experience:
     log_prob_old: Tensor | None = None  # [T] fp32, nats, by the trainer, filled by ``score``
     entropy: Tensor | None = None  # [T] fp32, nats, whole vocabulary, filled by ``score``
     log_prob_ref: Tensor | None = None  # [T] fp32, nats, filled by ``score`` when a term asks
+    nucleus_entropy: Tensor | None = None  # [T] fp32, nats, filled by ``score`` when a term asks
     version: Tensor | None = None  # [S] int64, of the weights that drew the first token
     format_ok: Tensor | None = None  # [S] bool, an answer could be read from the response
     closes_step: Tensor | None = None  # [T] bool, the token's text closes a reasoning step
@@ -250,7 +251,7 @@ class Alone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyView:
-    """What a loss may read of one microbatch; only the first two carry a gradient."""
+    """What a loss may read of one microbatch; log_prob and the entropies alone carry a gradient."""
 
     log_prob: Tensor  # [N]
     entropy: Tensor  # [N] nats
@@ -258,6 +259,7 @@ class PolicyView:
     terms: TokenTerms  # [N]
     num_responses: int  # of the batch
     population: Replicas  # the context-parallel ranks, which hold parts of the same responses
+    nucleus_entropy: Tensor | None = None  # [N] nats, with a gradient, where a term asks
 
     @property
     def log_ratio(self) -> Tensor:

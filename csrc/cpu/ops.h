@@ -32,6 +32,9 @@ torch::stable::Tensor top_logits(torch::stable::Tensor logits);
 
 torch::stable::Tensor count_above(torch::stable::Tensor logits, torch::stable::Tensor bound);
 
+torch::stable::Tensor mass_by_digit(torch::stable::Tensor logits, torch::stable::Tensor max,
+                                    torch::stable::Tensor prefix, int64_t shift, double inv_temperature);
+
 std::tuple<torch::stable::Tensor, torch::stable::Tensor> segment_support(torch::stable::Tensor token,
                                                                          torch::stable::Tensor start,
                                                                          torch::stable::Tensor stop,

@@ -19,6 +19,8 @@ STABLE_TORCH_LIBRARY(megaent, library) {
   library.def("top_logits(Tensor logits) -> Tensor");
   library.def("count_above(Tensor logits, Tensor bound) -> Tensor");
   library.def(
+      "mass_by_digit(Tensor logits, Tensor max, Tensor prefix, int shift, float inv_temperature) -> Tensor");
+  library.def(
       "segment_support(Tensor token, Tensor start, Tensor stop, Tensor owner, Tensor is_correct) "
       "-> (Tensor, Tensor)");
   library.def("simd_level() -> str");
@@ -31,6 +33,7 @@ STABLE_TORCH_LIBRARY_IMPL(megaent, CPU, library) {
   library.impl("kl_partial", TORCH_BOX(&megaent::kl_partial));
   library.impl("top_logits", TORCH_BOX(&megaent::top_logits));
   library.impl("count_above", TORCH_BOX(&megaent::count_above));
+  library.impl("mass_by_digit", TORCH_BOX(&megaent::mass_by_digit));
   library.impl("segment_support", TORCH_BOX(&megaent::segment_support));
 }
 

@@ -41,6 +41,16 @@ struct RowDivergence {
   double excess;  // sum of q - p, which is 0 where rho is exact
 };
 
+// Which logits a pass of megaent/ops/nucleus.py looks at, and which eight bits of them tell them apart.
+struct RowDigit {
+  float inv_temperature;
+  float max;
+  uint64_t prefix;  // what the bits above those eight must be
+  int shift;        // of the lowest of the eight
+};
+
+constexpr int kDigits = 256;
+
 constexpr int kTop = 8;  // largest entries that are looked for
 
 // bf16 goes by as its bits. Results depend on the row alone: not on its alignment, not on the rows beside it.
@@ -60,6 +70,9 @@ struct RowKernels {
   void (*top_bfloat16)(const uint16_t* row, int64_t num_columns, float* top);
   int64_t (*count_above_float)(const float* row, int64_t num_columns, float bound);
   int64_t (*count_above_bfloat16)(const uint16_t* row, int64_t num_columns, float bound);
+  // Adds to `mass`, of kDigits, in units of 2^-40.
+  void (*mass_float)(const float* row, int64_t num_columns, const RowDigit& digit, int64_t* mass);
+  void (*mass_bfloat16)(const uint16_t* row, int64_t num_columns, const RowDigit& digit, int64_t* mass);
 };
 
 extern const RowKernels kScalarRows;

@@ -68,8 +68,12 @@ class Actor(Protocol):
         temperature: float,
         with_reference: bool = False,
         check: Tensor | None = None,
+        nucleus_p: float | None = None,
     ) -> Experience:
-        """``check`` [K]: tokens of this rank's batch whose statistics are computed a second time."""
+        """``check`` [K]: tokens of this rank's batch whose statistics are computed a second time.
+
+        ``nucleus_p`` asks for the entropy over that nucleus too, as ``Loss.nucleus_p`` of the step's method.
+        """
         ...
 
     def drift(self, batch: Experience, *, temperature: float) -> Metrics:

@@ -21,7 +21,11 @@ Scored = dict[str, Tensor]
 
 
 def run_model(
-    model: torch.nn.Module, microbatch: Microbatch, temperature: float, check: Tensor | None = None
+    model: torch.nn.Module,
+    microbatch: Microbatch,
+    temperature: float,
+    check: Tensor | None = None,
+    nucleus_p: float | None = None,
 ) -> Tensor:
     return model(
         microbatch.input_ids,
@@ -31,15 +35,21 @@ def run_model(
         target=microbatch.target,
         temperature=temperature,
         check=check,
+        nucleus_p=nucleus_p,
     )
 
 
 def scoring_step(
-    statistics: Tensor, temperature: float, kept: KeptGraphs, check: Tensor | None = None
+    statistics: Tensor,
+    temperature: float,
+    kept: KeptGraphs,
+    check: Tensor | None = None,
+    nucleus_p: float | None = None,
 ) -> Callable:
-    """A forward step that writes into ``statistics`` [3, T] at the tokens' places.
+    """A forward step that writes into ``statistics`` [3 or 4, T] at the tokens' places.
 
-    Log_prob, entropy and, at the places ``check`` [K], the canary's disagreement.
+    Log_prob, entropy, at the places ``check`` [K] the canary's disagreement, and the entropy over the nucleus
+    where ``nucleus_p`` asks for it.
     """
 
     def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):
@@ -50,7 +60,8 @@ def scoring_step(
             return output.detach().sum(), _count(microbatch), {}
 
         here = None if check is None else torch.isin(microbatch.place, check).nonzero()[:, 0]
-        return kept.forward(microbatch, lambda: run_model(model, microbatch, temperature, here)), keep
+        output = kept.forward(microbatch, lambda: run_model(model, microbatch, temperature, here, nucleus_p))
+        return output, keep
 
     return forward_step
 
@@ -72,6 +83,9 @@ def training_step(
     that scoring kept is not computed again.
     """
     old, terms = batch.old.to(device), terms.to(device)
+    nucleus_p = token_loss.nucleus_p
+    if nucleus_p is not None and batch.nucleus_entropy is None:
+        raise ValueError(f"the loss reads the entropy over a nucleus; score with nucleus_p={nucleus_p} first")
 
     def forward_step(microbatches: Iterator[Microbatch], model: torch.nn.Module):
         microbatch = next(microbatches)
@@ -80,6 +94,7 @@ def training_step(
             view = PolicyView(
                 log_prob=output[0],
                 entropy=output[1],
+                nucleus_entropy=None if nucleus_p is None else output[3],
                 old=old.at(microbatch.place),
                 terms=terms.at(microbatch.place),
                 num_responses=batch.num_responses,
@@ -93,7 +108,9 @@ def training_step(
             return loss, _count(microbatch), {}
 
         output = kept.take(microbatch)
-        return run_model(model, microbatch, temperature) if output is None else output, weighted_loss
+        if output is None:
+            output = run_model(model, microbatch, temperature, nucleus_p=nucleus_p)
+        return output, weighted_loss
 
     return forward_step
 

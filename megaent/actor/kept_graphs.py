@@ -20,7 +20,7 @@ from megaent.types import Experience
 
 
 class KeptGraphs:
-    """Outputs [3, n] of scored packs with their graphs; stale, and to be forgotten, once a weight changes."""
+    """Outputs [3 or 4, n] of scored packs with their graphs; stale, so forgotten, once a weight changes."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens  # of the packs that may be kept at a time; 0 keeps none

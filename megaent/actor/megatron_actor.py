@@ -17,7 +17,7 @@ import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from megaent.actor.canary import require_agreement
+from megaent.actor.canary import require_agreement, require_finite
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.drift import Drift
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
@@ -119,8 +119,9 @@ class MegatronActor:
         temperature: float,
         with_reference: bool = False,
         check: Tensor | None = None,
+        nucleus_p: float | None = None,
     ) -> Experience:
-        """``batch`` with log_prob_old and entropy of the present policy, and log_prob_ref if asked for.
+        """``batch`` with log_prob_old and entropy of the present policy, and what else is asked for.
 
         Nats, at ``temperature``, fp32 (fp64 for a float64 model), on every rank of the replica. ``check`` [K]
         are tokens whose statistics are computed a second time (megaent.actor.canary).
@@ -133,27 +134,35 @@ class MegatronActor:
                 batch = replace(batch, log_prob_ref=self._statistics(batch, packs, temperature)[0])
         # Last, and under weights that stay: its graphs may serve the first optimizer step.
         self._kept.expect(batch, temperature, first)
-        log_prob, entropy = self._statistics(batch, packs, temperature, check)
-        return replace(batch, log_prob_old=log_prob, entropy=entropy)
+        log_prob, entropy, *nucleus = self._statistics(batch, packs, temperature, check, nucleus_p)
+        found = {"log_prob_old": log_prob, "entropy": entropy}
+        return replace(batch, nucleus_entropy=nucleus[0] if nucleus else None, **found)
 
     def _statistics(
-        self, batch: Experience, packs: list[list[int]], temperature: float, check: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        batch: Experience,
+        packs: list[list[int]],
+        temperature: float,
+        check: Tensor | None = None,
+        nucleus_p: float | None = None,
+    ) -> tuple[Tensor, ...]:
+        """[T] each: log_prob, entropy and, where it is asked for, the entropy over the nucleus."""
         dtype = statistics_dtype(self.config.params_dtype)
-        statistics = torch.zeros(3, batch.num_tokens, dtype=dtype, device=self.layout.device)
+        num_rows = 3 if nucleus_p is None else 4
+        statistics = torch.zeros(num_rows, batch.num_tokens, dtype=dtype, device=self.layout.device)
         if self.layout.sizes.ep > 1:  # every replica takes part in every pass
             packs = packs + [[]] * (self._agree(len(packs)) - len(packs))
         if packs:
             check = None if check is None else check.to(self.layout.device)
-            forward_step = scoring_step(statistics, temperature, self._kept, check)
+            forward_step = scoring_step(statistics, temperature, self._kept, check, nucleus_p)
             self._run(batch, packs, forward_step, is_training=False)
         if self.layout.is_last_stage and self.layout.sizes.cp > 1:
             dist.all_reduce(statistics, group=self.layout.cp_group)
         self.layout.from_last_stage(statistics)
-        log_prob, entropy, disagrees = statistics.cpu()
-        _check_statistics(log_prob, entropy)
+        log_prob, entropy, disagrees, *nucleus = statistics.cpu()
+        require_finite(log_prob, entropy, *nucleus)
         require_agreement(disagrees)
-        return log_prob, entropy
+        return log_prob, entropy, *nucleus
 
     def drift(self, batch: Experience, *, temperature: float) -> Metrics:
         """Differences of log-probabilities between the precision in use and the full one, on one pack.
@@ -376,17 +385,6 @@ def _minibatch_of_responses(batch: Experience, terms: TokenTerms) -> list[int]:
     minibatch_S = torch.full((batch.num_responses,), -1, dtype=torch.int64)
     minibatch_S[batch.owner.cpu()] = terms.minibatch.cpu()
     return minibatch_S.tolist()
-
-
-def _check_statistics(log_prob_T: Tensor, entropy_T: Tensor) -> None:
-    is_bad_T = ~(torch.isfinite(log_prob_T) & torch.isfinite(entropy_T))
-    if bool(is_bad_T.any()):
-        place = int(is_bad_T.nonzero()[0])
-        found = [float(log_prob_T[place]), float(entropy_T[place])]
-        raise NumericsError(
-            f"the policy's log-prob and entropy of token {place} of the batch are {found}; expected "
-            "finite numbers: lower optim.lr or raise the precision"
-        )
 
 
 def _check_finite(metrics: Metrics, norms: list[float]) -> None:

@@ -57,9 +57,11 @@ class PolicyModel(GPTModel):
         target: Tensor,
         temperature: float,
         check: Tensor | None = None,
+        nucleus_p: float | None = None,
     ) -> Tensor:
-        """On the last stage [3, n]: log_prob and entropy of ``target`` [n] at ``row`` [n], and the canary's
-        ``disagreement`` at ``check`` (indices into n), 0 elsewhere. On other stages the hidden states.
+        """On the last stage [3 or 4, n]: log_prob and entropy of ``target`` [n] at ``row`` [n], the canary's
+        ``disagreement`` at ``check`` (indices into n), 0 elsewhere, and the entropy over the nucleus of
+        ``nucleus_p``, if any. On other stages the hidden states.
         """
         if self.frequencies is not None:
             frequency_I = self.frequencies.to(position_ids.device)
@@ -72,13 +74,19 @@ class PolicyModel(GPTModel):
         )
         if not self.post_process:
             return hidden
-        return self._statistics(hidden, row, target, temperature, check)
+        return self._statistics(hidden, row, target, temperature, check, nucleus_p)
 
     def _postprocess(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:  # type: ignore[override]
         return hidden_states
 
     def _statistics(
-        self, hidden: Tensor, row: Tensor, target: Tensor, temperature: float, check: Tensor | None
+        self,
+        hidden: Tensor,
+        row: Tensor,
+        target: Tensor,
+        temperature: float,
+        check: Tensor | None,
+        nucleus_p: float | None,
     ) -> Tensor:
         tp_group = self.pg_collection.tp
         if self.config.sequence_parallel:
@@ -91,7 +99,8 @@ class PolicyModel(GPTModel):
         weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
         rows_ND = hidden[:, 0][row]
         shard = Vocabulary(tp_group.rank() * weight.shape[0], self.true_vocab_size, tp_group)
-        stats = linear_logprob_entropy(rows_ND, weight, target, temperature=temperature, **shard._asdict())
+        asked = {"temperature": temperature, "nucleus_p": nucleus_p}
+        stats = linear_logprob_entropy(rows_ND, weight, target, **asked, **shard._asdict())
         disagrees_N = torch.zeros_like(stats.log_prob)
         if check is not None and check.numel():
             delivered = TokenStatistics(stats.log_prob[check], stats.entropy[check])
@@ -99,7 +108,8 @@ class PolicyModel(GPTModel):
                 rows_ND[check], weight, target[check], delivered, temperature=temperature, shard=shard
             )
             disagrees_N[check] = found_K.to(disagrees_N.dtype)
-        return torch.stack([stats.log_prob, stats.entropy, disagrees_N])
+        nucleus = () if stats.nucleus_entropy is None else (stats.nucleus_entropy,)
+        return torch.stack([stats.log_prob, stats.entropy, disagrees_N, *nucleus])
 
 
 RECOMPUTE_ALL: Mapping[str, Any] = {

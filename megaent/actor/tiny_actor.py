@@ -39,13 +39,15 @@ class TinyActor:
         temperature: float,
         with_reference: bool = False,
         check: Tensor | None = None,
+        nucleus_p: float | None = None,
     ) -> Experience:
         if with_reference:
             raise ValueError(_NO_REFERENCE)
         del check  # there is no kernel here to be checked
         with torch.no_grad():
-            stats = self._statistics(batch, temperature)
-        return replace(batch, log_prob_old=stats.log_prob, entropy=stats.entropy)
+            stats = self._statistics(batch, temperature, nucleus_p)
+        found = {"log_prob_old": stats.log_prob, "entropy": stats.entropy}
+        return replace(batch, nucleus_entropy=stats.nucleus_entropy, **found)
 
     def drift(self, batch: Experience, *, temperature: float) -> Metrics:
         del batch, temperature
@@ -63,10 +65,11 @@ class TinyActor:
         assert batch.log_prob_old is not None, "update needs a scored batch"
         total, norm = 0.0, 0.0
         for number in range(num_minibatches):
-            stats = self._statistics(batch, temperature)
+            stats = self._statistics(batch, temperature, loss.nucleus_p)
             view = PolicyView(
                 log_prob=stats.log_prob,
                 entropy=stats.entropy,
+                nucleus_entropy=stats.nucleus_entropy,
                 old=batch.old,
                 terms=terms,
                 num_responses=batch.num_responses,
@@ -115,10 +118,11 @@ class TinyActor:
     def load_folder(self, folder: Path) -> None:
         raise ValueError(_NO_REFERENCE)
 
-    def _statistics(self, batch: Experience, temperature: float):
+    def _statistics(self, batch: Experience, temperature: float, nucleus_p: float | None):
         before_T = torch.cat([batch.token.new_zeros(1), batch.token[:-1]])
         last_S = torch.tensor(
             [batch.prompts[group].tokens[-1] for group in batch.group.tolist()], dtype=torch.int64
         )
         before_T = torch.where(batch.position == 0, last_S[batch.owner], before_T)
-        return logprob_entropy(self.logits_VV[before_T], batch.token, temperature=temperature)
+        logits_TV = self.logits_VV[before_T]
+        return logprob_entropy(logits_TV, batch.token, temperature=temperature, nucleus_p=nucleus_p)

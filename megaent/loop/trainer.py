@@ -121,11 +121,13 @@ class Trainer:
     @timed
     def score(self, step: int, batch: Experience) -> Experience:
         """The batch with log-probability and entropy of every token under the present policy."""
+        method = self.course.method_at(step)
         return self.actor.score(
             batch,
             temperature=self._temperature(step),
-            with_reference=self.course.method_at(step).needs_reference,
+            with_reference=method.needs_reference,
             check=self._canary(step, batch),
+            nucleus_p=method.loss.nucleus_p,
         )
 
     @timed

@@ -48,10 +48,14 @@ NAMES = (
     "steer",
     "archer",
     "aepo",
+    "siren",
+    "stare",
+    "repo",
     # Lengths, samples and engines
     "length_penalty",
     "linear_length",
     "cosine_reward",
+    "pear",
     "weighted_reinforce",
     "tis",
 )

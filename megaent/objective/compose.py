@@ -141,6 +141,7 @@ def _single(slot: str, parts: Mapping[str, Part]) -> object:
 def _whole(parts: Mapping[str, Part], base: Part) -> Method:
     joined = _join(parts)
     _refuse_doubles(parts)
+    _refuse_two_nuclei(parts)
     offers = [part for part in (joined, joined.suggests, base) if part is not None]
 
     def first(slot: str) -> Any:
@@ -172,6 +173,19 @@ def _refuse_unknown_rewards(sampling: DynamicSampling | None, rewards: tuple[Rew
             f"metric=shaped cannot be combined with {type(late[0]).__name__}, whose reward needs entropies "
             "that are known only after the groups are chosen; set metric=accuracy"
         )
+
+
+def _refuse_two_nuclei(parts: Mapping[str, Part]) -> None:
+    """One pass gives the entropy over one nucleus."""
+    asked = {
+        name: term.quantity.nucleus_p
+        for name, part in parts.items()
+        for term in part.terms
+        if term.quantity.nucleus_p is not None
+    }
+    if len(set(asked.values())) > 1:
+        listed = ", ".join(f"{name} of {p:g}" for name, p in asked.items())
+        raise ValueError(f"the pass gives the entropy over one nucleus, asked were {listed}; make them equal")
 
 
 def _refuse_doubles(parts: Mapping[str, Part]) -> None:

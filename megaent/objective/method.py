@@ -101,6 +101,11 @@ class Quantity(Piece, Protocol):
     @property
     def needs_reference(self) -> bool: ...
 
+    @property
+    def nucleus_p(self) -> float | None:
+        """The nucleus over which it reads the entropy; None for one that does not."""
+        ...
+
     def __call__(self, view: PolicyView) -> Tensor: ...
 
 
@@ -127,6 +132,11 @@ class Loss:
     core: Core
     weights: tuple[TokenRule, ...] = ()
     terms: tuple[Term, ...] = ()
+
+    @property
+    def nucleus_p(self) -> float | None:
+        """Of the nucleus whose entropy ``score`` and the forward pass must give; None where no term asks."""
+        return next((p for term in self.terms if (p := term.quantity.nucleus_p) is not None), None)
 
     def __call__(self, view: PolicyView) -> tuple[Tensor, TokenMetrics]:
         core_N, metrics = self.core(view)
@@ -155,6 +165,7 @@ def microbatch_tokens(view: PolicyView) -> Tokens:
         log_prob_old=view.old.log_prob_old,
         log_prob_engine=view.old.log_prob_engine,
         entropy=view.entropy.detach(),
+        nucleus_entropy=None if view.nucleus_entropy is None else view.nucleus_entropy.detach(),
         advantage=view.terms.advantage,
         mask=view.old.mask,
         owner=view.old.owner,

@@ -92,6 +92,7 @@ class Tokens:
     minibatch: Tensor  # [N] int64; -1 belongs to none
     num_minibatches: int
     population: Replicas
+    nucleus_entropy: Tensor | None = None  # [N] nats, where a term asks
 
     def counted(self) -> Tensor:
         """[N] True for the tokens that statistics are taken over."""
@@ -158,4 +159,5 @@ def batch_tokens(seen: Seen, advantage_T: Tensor) -> Tokens:
         minibatch=seen.minibatch_S[batch.owner],
         num_minibatches=seen.num_minibatches,
         population=seen.population,
+        nucleus_entropy=batch.nucleus_entropy,
     )

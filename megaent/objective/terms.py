@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from megaent.objective.checks import require
 from megaent.objective.cores import MAX_LOG_RATIO
 from megaent.objective.method import Term
 from megaent.objective.seen import Seen, Tokens
@@ -27,11 +28,41 @@ class NegativeEntropy:
     def needs_reference(self) -> bool:
         return False
 
+    @property
+    def nucleus_p(self) -> None:
+        return None
+
     def __call__(self, view: PolicyView) -> Tensor:
         return -view.entropy
 
     def words(self) -> str:
         return "-entropy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NucleusEntropy:
+    """The entropy of the most probable tokens that reach ``p`` together, renormalised, with its gradient."""
+
+    p: float = 0.8
+
+    def __post_init__(self) -> None:
+        require(0 < self.p <= 1, "p", "lie in (0, 1]", self.p)
+
+    @property
+    def needs_reference(self) -> bool:
+        return False
+
+    @property
+    def nucleus_p(self) -> float:
+        return self.p
+
+    def __call__(self, view: PolicyView) -> Tensor:
+        if view.nucleus_entropy is None:
+            raise ValueError(f"a term reads the entropy over a nucleus; ask the pass for nucleus_p={self.p}")
+        return view.nucleus_entropy
+
+    def words(self) -> str:
+        return f"the entropy over the nucleus of {self.p:g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +87,10 @@ class KL:
     @property
     def needs_reference(self) -> bool:
         return self.anchor == "ref"
+
+    @property
+    def nucleus_p(self) -> None:
+        return None
 
     def __call__(self, view: PolicyView) -> Tensor:
         anchor_N = view.old.log_prob_old if self.anchor == "old" else view.old.log_prob_ref

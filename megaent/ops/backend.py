@@ -87,6 +87,10 @@ class Backend(Protocol):
 
     def count_above(self, logits_NV: Tensor, bound_N: Tensor) -> Tensor: ...
 
+    def mass_by_digit(
+        self, logits_NV: Tensor, max_N: Tensor, prefix_N: Tensor, *, shift: int, inv_temperature: float
+    ) -> Tensor: ...
+
 
 def available_backends() -> tuple[str, ...]:
     """Names that ``backend=`` accepts in this installation."""

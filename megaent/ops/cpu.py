@@ -19,7 +19,7 @@ from torch import Tensor
 from megaent.ops.compiled import COMPILED_OPS
 from megaent.ops.divergence import KL_ROWS, Divergence
 from megaent.ops.reference import NUM_TOP, adjacent
-from megaent.ops.rows import fake_logits_stats, fake_stats_combine
+from megaent.ops.rows import NUM_DIGITS, fake_logits_stats, fake_stats_combine
 
 if not COMPILED_OPS.exists():
     raise ValueError(f"the C++ ops are not built ({COMPILED_OPS} is absent): run ./scripts/build_ops")
@@ -102,6 +102,13 @@ def count_above(logits_NV: Tensor, bound_N: Tensor) -> Tensor:
     return torch.ops.megaent.count_above(adjacent(logits_NV), bound_N)
 
 
+def mass_by_digit(
+    logits_NV: Tensor, max_N: Tensor, prefix_N: Tensor, *, shift: int, inv_temperature: float
+) -> Tensor:
+    """[N, 256] int64, what the digits of a logit at ``shift`` have of the mass, in units of 2^-40."""
+    return torch.ops.megaent.mass_by_digit(adjacent(logits_NV), max_N, prefix_N, shift, inv_temperature)
+
+
 def segment_support(
     token_L: Tensor, start_K: Tensor, stop_K: Tensor, owner_K: Tensor, correct_R: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -160,6 +167,11 @@ def _(logits):
 @torch.library.register_fake("megaent::count_above")
 def _(logits, bound):
     return logits.new_empty(logits.shape[0], dtype=torch.int64)
+
+
+@torch.library.register_fake("megaent::mass_by_digit")
+def _(logits, max, prefix, shift, inv_temperature):
+    return logits.new_empty(logits.shape[0], NUM_DIGITS, dtype=torch.int64)
 
 
 @torch.library.register_fake("megaent::segment_support")

@@ -36,6 +36,7 @@ __all__ = [
     "kl_partial",
     "logits_stats",
     "logits_stats_backward",
+    "mass_by_digit",
     "stats_combine",
     "top_logits",
 ]
@@ -95,6 +96,13 @@ def kl_partial(
 ) -> Tensor:
     """Raises ValueError: this backend has none."""
     raise ValueError(_NO_KL)
+
+
+def mass_by_digit(
+    logits_NV: Tensor, max_N: Tensor, prefix_N: Tensor, *, shift: int, inv_temperature: float
+) -> Tensor:
+    """Raises ValueError: this backend has none."""
+    raise ValueError("backend cuda has no nucleus entropy (nucleus_p); name the backend reference")
 
 
 _NO_KL = "backend cuda has no KL to a reference; name the backend triton or reference"

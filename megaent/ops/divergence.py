@@ -43,6 +43,10 @@ class Divergence(NamedTuple):
     stats: Tensor  # [2, N] KL and rho of whole rows
     grad_N: Tensor
 
+    def of(self, rows: slice, dtype: torch.dtype) -> Divergence:
+        """Of some rows, their logits in another type."""
+        return Divergence(self.reference_NV[rows].to(dtype), self.stats[:, rows], self.grad_N[rows])
+
 
 class Mass(NamedTuple):
     """What normalises a shard's part of every row, [N] fp64; zeros where it is -inf throughout."""

@@ -7,6 +7,7 @@ its rows of the weight once and writes those of its gradient once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
+from megaent.ops.nucleus import gradient_of_logits, nucleus_of
+from megaent.ops.rows import Stat
 from megaent.ops.token_statistics import (
     Shard,
     TokenStatistics,
@@ -43,6 +46,7 @@ def linear_logprob_entropy(
     extras: tuple[str, ...] = (),
     reference_hidden: Tensor | None = None,
     reference_weight: Tensor | None = None,
+    nucleus_p: float | None = None,
     backend: str | None = None,
     mode: str = "recompute",
     workspace_bytes: int | None = None,
@@ -58,6 +62,9 @@ def linear_logprob_entropy(
     ``reference_hidden`` [N, E] and ``reference_weight`` [V, E], another policy's in the same type, add ``kl``
     as ``reference_logits`` does there; neither receives a gradient. A tile then holds the logits of
     both policies, and half as many columns fit the workspace.
+
+    ``nucleus_p`` adds ``nucleus_entropy`` as there; in the mode "recompute" the policy's logits are formed
+    again for each of its passes, three times more for bf16 and five for fp32.
 
     "target_rank" among the ``extras`` compares every logit with the target's once all shards know it:
     in the mode "recompute" the policy's logits are formed a second time for that.
@@ -79,6 +86,7 @@ def linear_logprob_entropy(
         group=group,
         extras=extras,
         has_reference=heads.has_reference,
+        nucleus_p=nucleus_p,
         backend=backend,
     )
     width = columns_per_tile(hidden, workspace_bytes, num_policies=2 if heads.has_reference else 1)
@@ -202,26 +210,34 @@ class _LinearLogprobEntropy(torch.autograd.Function):
             del logits  # before the next tile's exist
         assert partial is not None, "there is a tile, if an empty one"
         whole = combine_shards(rounded_partial(partial, shard, tile.dtype), shard)
+
+        def policy_tiles() -> Iterator[Tensor]:
+            for number, columns in enumerate(tiles):
+                yield kept[number].policy if kept else heads.policy_logits(columns)
+
         rank_N = None
         if "target_rank" in shard.extras:
             rank_N = torch.zeros_like(target_N)
-            for number, columns in enumerate(tiles):
-                logits_NV = kept[number].policy if kept else heads.policy_logits(columns)
+            for logits_NV in policy_tiles():
                 rank_N += shard.backend.count_above(logits_NV, whole.target_logit_N)
                 del logits_NV  # before the next tile's exist
             rank_N = sum_over_shards(rank_N, shard.group)
+        nucleus = (None, None)
+        if shard.nucleus_p is not None:
+            nucleus = nucleus_of(policy_tiles, target_N, whole.stats[Stat.MAX], shard)
         flat = [tensor for logits in kept for tensor in logits]
-        ctx.save_for_backward(*heads, target_N, whole.stats, whole.kl_stats, *flat)
+        ctx.save_for_backward(*heads, target_N, whole.stats, whole.kl_stats, *nucleus, *flat)
         ctx.options = options
-        return results(ctx, whole, rank_N, target_N, shard)
+        return results(ctx, whole, rank_N, nucleus[1], target_N, shard)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
         heads = _Heads(*ctx.saved_tensors[:4])
-        target_N, stats, kl_stats, *kept = ctx.saved_tensors[4:]
+        target_N, stats, kl_stats, *nucleus = ctx.saved_tensors[4:9]
+        kept = ctx.saved_tensors[9:]
         shard, tiles = ctx.options.shard, ctx.options.tiles()
-        grad_log_prob_N, grad_entropy_N, grad_kl_N = output_gradients(grads, target_N, shard)
+        grad = output_gradients(grads, target_N, shard)
         # bf16 sums over many tiles would lose the small ones.
         sum_dtype = heads.hidden_ND.dtype if len(tiles) == 1 else stats.dtype
         grad_hidden_ND = torch.empty_like(heads.hidden_ND, dtype=sum_dtype)
@@ -229,15 +245,14 @@ class _LinearLogprobEntropy(torch.autograd.Function):
         grad_weight_VD[shard.limit :] = 0.0
         for number, columns in enumerate(tiles):
             logits = _Logits(*kept[2 * number : 2 * number + 2]) if kept else heads.logits(columns)
-            grad_NV = shard.backend.logits_stats_backward(
+            grad_NV = gradient_of_logits(
                 logits.policy,
                 target_N,
                 stats,
-                grad_log_prob_N=grad_log_prob_N,
-                grad_entropy_N=grad_entropy_N,
-                vocab_start=shard.tile(columns).vocab_start,
-                inv_temperature=shard.inv_temperature,
-                divergence=divergence_of(logits.reference, kl_stats, grad_kl_N),
+                nucleus,
+                grad,
+                shard.tile(columns),
+                divergence=divergence_of(logits.reference, kl_stats, grad.kl),
                 # Logits made for this tile alone are free to be written over; kept ones may be needed again.
                 out=None if kept else logits.policy,
             )

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
+from megaent.ops.nucleus import gradient_of_logits, nucleus_of
+from megaent.ops.rows import Stat
 from megaent.ops.token_statistics import (
     Shard,
     TokenStatistics,
@@ -38,6 +40,7 @@ def logprob_entropy(
     group: ProcessGroup | None = None,
     extras: tuple[str, ...] = (),
     reference_logits: Tensor | None = None,
+    nucleus_p: float | None = None,
     backend: str | None = None,
     overwrite_logits: bool = False,
 ) -> TokenStatistics:
@@ -52,6 +55,9 @@ def logprob_entropy(
     ``reference_logits`` [N, V], the same columns under another policy and in the same type, adds ``kl``:
     KL(policy || reference), both at this temperature, with a gradient to ``logits`` alone. It is +inf, with
     a gradient of NaN, where the reference excludes (-inf) a token that the policy does not.
+
+    ``nucleus_p`` in (0, 1] adds ``nucleus_entropy``: that of the smallest set of most probable tokens whose
+    probability reaches it, renormalised, at this temperature (megaent.ops.nucleus).
 
     With ``overwrite_logits`` the backward pass writes the gradient over the logits, which saves a tensor of
     their size and the time to touch it; whatever else needs the logits afterwards, a second backward pass
@@ -70,6 +76,7 @@ def logprob_entropy(
         group=group,
         extras=extras,
         has_reference=reference_logits is not None,
+        nucleus_p=nucleus_p,
         backend=backend,
     )
     _check_reference(logits, reference_logits)
@@ -95,26 +102,28 @@ class _LogprobEntropy(torch.autograd.Function):
         if "target_rank" in shard.extras:
             rank_N = shard.backend.count_above(true_NV, whole.target_logit_N)
             rank_N = sum_over_shards(rank_N, shard.group)
-        ctx.save_for_backward(logits_NV, reference_NV, target_N, whole.stats, whole.kl_stats)
+        nucleus = (None, None)
+        if shard.nucleus_p is not None:
+            nucleus = nucleus_of(lambda: (true_NV,), target_N, whole.stats[Stat.MAX], shard)
+        ctx.save_for_backward(logits_NV, reference_NV, target_N, whole.stats, whole.kl_stats, *nucleus)
         ctx.options = options
-        return results(ctx, whole, rank_N, target_N, shard)
+        return results(ctx, whole, rank_N, nucleus[1], target_N, shard)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads):
-        logits_NV, reference_NV, target_N, stats, kl_stats = ctx.saved_tensors
+        logits_NV, reference_NV, target_N, stats, kl_stats, *nucleus = ctx.saved_tensors
         shard, is_in_place = ctx.options
-        grad_log_prob_N, grad_entropy_N, grad_kl_N = output_gradients(grads, target_N, shard)
+        grad = output_gradients(grads, target_N, shard)
         whole_NV = logits_NV if is_in_place else None
-        grad_NV = shard.backend.logits_stats_backward(
+        grad_NV = gradient_of_logits(
             logits_NV[:, : shard.limit],
             target_N,
             stats,
-            grad_log_prob_N=grad_log_prob_N,
-            grad_entropy_N=grad_entropy_N,
-            vocab_start=shard.vocab_start,
-            inv_temperature=shard.inv_temperature,
-            divergence=divergence_of(reference_NV, kl_stats, grad_kl_N),
+            nucleus,
+            grad,
+            shard,
+            divergence=divergence_of(reference_NV, kl_stats, grad.kl),
             out=None if whole_NV is None else whole_NV[:, : shard.limit],
         )
         ignored_N = ignored(target_N, shard.ignore_index)

@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 from megaent.ops.divergence import Divergence, in_order, kl_gradient, kl_partial
-from megaent.ops.rows import Partial, Stat
+from megaent.ops.rows import DIGIT, MASS_UNIT, NUM_DIGITS, Partial, Stat
 
 __all__ = [
     "count_above",
     "kl_partial",
     "logits_stats",
     "logits_stats_backward",
+    "mass_by_digit",
     "merge_partials",
     "statistics_dtype",
     "stats_combine",
@@ -181,3 +182,34 @@ def top_mass(tops: Sequence[Tensor], stats: Tensor, *, inv_temperature: float) -
 def count_above(logits_NV: Tensor, bound_N: Tensor) -> Tensor:
     """[N] int64 entries of every row that are strictly larger than its ``bound``."""
     return (logits_NV > bound_N[:, None]).sum(1)
+
+
+# ---------------------------------------------------------------- the search for a nucleus
+
+
+def mass_by_digit(
+    logits_NV: Tensor, max_N: Tensor, prefix_N: Tensor, *, shift: int, inv_temperature: float
+) -> Tensor:
+    """[N, 256] int64: ``exp((z - max) / temperature)`` in units of 2^-40, summed by eight bits of the logit.
+
+    A logit's bits, read as an unsigned integer of its own order (32, fp64: 64), are told apart at ``shift``;
+    those above must equal ``prefix``. ``max`` is that of the whole rows. NaN has no mass.
+    """
+    z_NV = logits_NV.to(statistics_dtype(logits_NV.dtype))
+    e_NV = ((z_NV - max_N[:, None]) * inv_temperature).exp().nan_to_num(nan=0.0)
+    units_NV = (e_NV.double() / MASS_UNIT).round().long()
+    key_NV, width = _ordered_bits(z_NV)
+    above = (1 << (width - shift - DIGIT)) - 1
+    is_open_NV = (key_NV >> min(shift + DIGIT, 63)) & above == (prefix_N & above)[:, None]
+    mass_ND = torch.zeros(z_NV.shape[0], NUM_DIGITS, dtype=torch.int64, device=z_NV.device)
+    digit_NV = (key_NV >> shift) & (NUM_DIGITS - 1)
+    return mass_ND.scatter_add_(1, digit_NV, torch.where(is_open_NV, units_NV, 0))
+
+
+def _ordered_bits(z_NV: Tensor) -> tuple[Tensor, int]:
+    """Unsigned integers in the order of the floats, 0.0 and -0.0 equal, and how many bits they have."""
+    if z_NV.dtype == torch.float64:
+        bits_NV = (z_NV + 0.0).view(torch.int64)
+        return torch.where(bits_NV < 0, ~bits_NV, bits_NV ^ torch.iinfo(torch.int64).min), 64
+    bits_NV = (z_NV + 0.0).view(torch.int32).long()
+    return torch.where(bits_NV < 0, -1 - bits_NV, bits_NV + 2**31), 32

@@ -10,6 +10,14 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+DIGIT = 8
+"""Bits of a logit that one pass of ``megaent.ops.nucleus`` tells apart."""
+
+NUM_DIGITS = 1 << DIGIT
+
+MASS_UNIT = 2.0**-40
+"""In which a probability over the row's largest is counted; 2^22 columns of 1 still fit 63 bits."""
+
 
 class Partial(IntEnum):
     """Of one shard's columns; the last two where moments are asked for."""

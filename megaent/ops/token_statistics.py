@@ -34,6 +34,7 @@ class TokenStatistics(NamedTuple):
     top8_mass: Tensor | None = None  # [N] probability of the 8 most probable tokens together
     target_rank: Tensor | None = None  # [N] int64, tokens with a strictly larger logit than the target's
     kl: Tensor | None = None  # [N] nats, KL(policy || reference) over the whole vocabulary
+    nucleus_entropy: Tensor | None = None  # [N] nats, of the most probable tokens alone, with a gradient
 
 
 class Vocabulary(NamedTuple):
@@ -55,6 +56,8 @@ class Shard(NamedTuple):
     group: ProcessGroup | None
     extras: tuple[str, ...]
     has_reference: bool
+    nucleus_p: float | None
+    dtype: torch.dtype  # of the logits
 
     def tile(self, columns: slice) -> Shard:
         """Some of its columns."""
@@ -72,7 +75,9 @@ class Shard(NamedTuple):
 
     def names(self) -> tuple[str, ...]:
         """Fields of ``TokenStatistics`` in the order in which ``results`` returns them."""
-        return ("log_prob", "entropy", *(("kl",) if self.has_reference else ()), *self.extras)
+        kl = ("kl",) if self.has_reference else ()
+        nucleus = () if self.nucleus_p is None else ("nucleus_entropy",)
+        return ("log_prob", "entropy", *kl, *nucleus, *self.extras)
 
 
 class Whole(NamedTuple):
@@ -168,7 +173,14 @@ def sum_over_shards(count_N: Tensor, group: ProcessGroup | None) -> Tensor:
     return count_N
 
 
-def results(ctx, whole: Whole, rank_N: Tensor | None, target_N: Tensor, shard: Shard) -> tuple[Tensor, ...]:
+def results(
+    ctx,
+    whole: Whole,
+    rank_N: Tensor | None,
+    nucleus_stats: Tensor | None,
+    target_N: Tensor,
+    shard: Shard,
+) -> tuple[Tensor, ...]:
     """The outputs named by ``shard.names()``, 0 where the target is ignored; the extras without gradient."""
     ctx.set_materialize_grads(False)
     known = {
@@ -179,6 +191,7 @@ def results(ctx, whole: Whole, rank_N: Tensor | None, target_N: Tensor, shard: S
         "top8_mass": whole.top_mass_N,
         "target_rank": rank_N,
         "kl": None if whole.kl_stats is None else whole.kl_stats[0],
+        "nucleus_entropy": None if nucleus_stats is None else nucleus_stats[Stat.ENTROPY],
     }
     ignored_N = ignored(target_N, shard.ignore_index)
     chosen = [silence(known[name], ignored_N) for name in shard.names()]
@@ -191,13 +204,20 @@ def results(ctx, whole: Whole, rank_N: Tensor | None, target_N: Tensor, shard: S
 # ---------------------------------------------------------------- the way back
 
 
-def output_gradients(
-    grads: tuple[Tensor | None, ...], target_N: Tensor, shard: Shard
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Of log_prob, entropy and kl, from those of all outputs; 0 where the target is ignored."""
+class OutputGradients(NamedTuple):
+    """[N] each; None where nothing was made of the output."""
+
+    log_prob: Tensor | None
+    entropy: Tensor | None
+    kl: Tensor | None
+    nucleus_entropy: Tensor | None
+
+
+def output_gradients(grads: tuple[Tensor | None, ...], target_N: Tensor, shard: Shard) -> OutputGradients:
+    """Of the outputs that have one, from those of all outputs; 0 where the target is ignored."""
     ignored_N = ignored(target_N, shard.ignore_index)
-    grad_kl_N = grads[2] if shard.has_reference else None
-    return silence(grads[0], ignored_N), silence(grads[1], ignored_N), silence(grad_kl_N, ignored_N)
+    by_name = dict(zip(shard.names(), grads, strict=True))
+    return OutputGradients(*(silence(by_name.get(name), ignored_N) for name in OutputGradients._fields))
 
 
 def divergence_of(
@@ -235,10 +255,13 @@ def shard_of(
     group: ProcessGroup | None,
     extras: tuple[str, ...],
     has_reference: bool,
+    nucleus_p: float | None,
     backend: str | None,
 ) -> Shard:
     """The checked options of either op for ``rows`` [N, …] that become logits of ``num_columns`` columns."""
     _check_options(rows, target, temperature, extras)
+    if nucleus_p is not None and not 0.0 < nucleus_p <= 1.0:
+        raise ValueError(f"nucleus_p must lie in (0, 1], got {nucleus_p}")
     if vocab_size is not None:
         whole, limit = vocab_size, max(0, min(num_columns, vocab_size - vocab_start))
     else:
@@ -255,6 +278,8 @@ def shard_of(
         group,
         extras,
         has_reference,
+        nucleus_p,
+        rows.dtype,
     )
 
 

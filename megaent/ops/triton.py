@@ -39,6 +39,7 @@ __all__ = [
     "kl_partial",
     "logits_stats",
     "logits_stats_backward",
+    "mass_by_digit",
     "stats_combine",
     "top_logits",
 ]
@@ -104,6 +105,13 @@ def kl_partial(
 ) -> Tensor:
     """KL and the parts of rho of this shard, [3, N] fp32, as ``megaent.ops.divergence`` says."""
     return _kl_partial(logits_NV, reference_NV, partial, reference_partial, inv_temperature)
+
+
+def mass_by_digit(
+    logits_NV: Tensor, max_N: Tensor, prefix_N: Tensor, *, shift: int, inv_temperature: float
+) -> Tensor:
+    """Raises ValueError: this backend has none."""
+    raise ValueError("backend triton has no nucleus entropy (nucleus_p); name the backend reference")
 
 
 def _check(tensor: Tensor, name: str, dtypes: tuple[torch.dtype, ...]) -> None:

@@ -104,6 +104,45 @@ def plain_loss(
     return total / scored.num_tokens
 
 
+def test_the_entropy_over_a_nucleus_is_scored_and_its_term_has_its_gradient(
+    layout: Layout, folder: Path
+) -> None:
+    """Of the whole vocabulary, where the plain model says what it is; a smaller nucleus has less."""
+    actor = make(folder, layout)
+    half = actor.score(batch(), temperature=1.0, nucleus_p=0.5).nucleus_entropy
+    scored = actor.score(batch(), temperature=1.0, nucleus_p=1.0)
+    assert torch.equal(scored.nucleus_entropy, scored.entropy)
+    assert bool((half < scored.entropy).all())
+    method = build_method({"siren": {"p": 1.0, "anchor": 1.0, "coef": 0.5, "quantile": 0.4}}).phases[0].method
+    coefs = {"siren_anchor": 1.0, "siren_is_set": 1.0}
+    terms, _ = estimate(method, seen(scored, population=actor.layout, coefs=coefs))
+    terms = replace(terms, policy_weight=torch.zeros_like(terms.policy_weight))
+    plain = PlainModel(PlainModel.load(folder, torch.float64).config, weights(actor))
+    for value in plain.weights.values():
+        value.requires_grad_()
+    actor.update(scored, terms, method.loss, temperature=1.0, num_minibatches=1)
+    found = actor.models[0].decoder.final_layernorm.weight.main_grad
+    rows, starts = [], [0, *scored.length.cumsum(0).tolist()]
+    for response, (start, stop) in enumerate(pairwise(starts)):
+        prompt = list(scored.prompts[int(scored.group[response])].tokens)
+        item = PlainResponse(prompt=prompt, tokens=scored.token[start:stop].tolist(), reward=0.0, group=0)
+        rows.append(plain.log_prob_entropy(item, 1.0)[1])
+    is_peak = torch.cat([row > row.quantile(0.4) for row in rows])
+    loss = 0.5 * (torch.cat(rows)[is_peak].mean() - 1.0).square()
+    [expected] = torch.autograd.grad(loss, [plain.weights["model.norm.weight"]])
+    assert torch.allclose(found, expected, rtol=0, atol=1e-10)
+    assert float(expected.abs().max()) > 1e-4
+
+
+def test_a_loss_over_a_nucleus_that_was_not_scored_is_refused(layout: Layout, folder: Path) -> None:
+    actor = make(folder, layout)
+    scored = actor.score(batch(), temperature=1.0)
+    method = build_method({"siren": {"anchor": 1.0}}).phases[0].method
+    terms, _ = estimate(build_method({"grpo": {}}).phases[0].method, seen(scored, population=actor.layout))
+    with pytest.raises(ValueError, match=r"score with nucleus_p=0\.8 first"):
+        actor.update(scored, terms, method.loss, temperature=1.0, num_minibatches=1)
+
+
 def test_recomputation_changes_no_bit(layout: Layout, folder: Path) -> None:
     plain, recomputing = make(folder, layout), make(folder, layout, recompute=True)
     for actor in (plain, recomputing):

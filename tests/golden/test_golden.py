@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from support import golden_baselines, golden_five
+from support import golden_2026, golden_baselines, golden_five
 
 FAMILIES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = (
-    golden_baselines.FAMILIES | golden_five.FAMILIES
+    golden_baselines.FAMILIES | golden_five.FAMILIES | golden_2026.FAMILIES
 )
 NOT_ORDERED = {"selected", "high_cov", "low_cov", "candidates"}  # sets of token places, in any order
 

@@ -18,6 +18,8 @@ WORDS = {
     "ee": ("method.max_length=16",),
     "sent": ("method.responses=2",),
     "etr": ("method.form=released",),
+    "siren": ("method.anchor=0.5",),
+    "stare": ("method.target=5.0",),
     "linear_length": ("method.max_length=24",),
     "cosine_reward": ("method.max_length=24",),
 }

@@ -102,7 +102,8 @@ def loss_and_gradients(
     """As the actor weighs it: a token of weight 0 is left out, not multiplied by 0."""
     loss_N, metrics = method.loss(batch)
     loss = torch.where(weight_N != 0, weight_N * loss_N, 0.0).sum()
-    grads = torch.autograd.grad(loss, [batch.log_prob, batch.entropy], allow_unused=True)
+    leaves = [batch.log_prob, batch.entropy, batch.nucleus_entropy]
+    grads = torch.autograd.grad(loss, leaves, allow_unused=True)
     return loss, [torch.zeros_like(weight_N) if grad is None else grad for grad in grads], metrics
 
 
@@ -142,6 +143,7 @@ def rows_of(batch: PolicyView, rows: Tensor) -> PolicyView:
         batch,
         log_prob=batch.log_prob[rows],
         entropy=batch.entropy[rows],
+        nucleus_entropy=batch.nucleus_entropy[rows],
         old=batch.old.at(rows),
         terms=batch.terms.at(rows),
     )

@@ -12,8 +12,8 @@ from megaent.objective.compose import Part, PhasePart, compose
 from megaent.objective.controllers import AdaptiveEntropy
 from megaent.objective.cores import Clipped, Unclipped
 from megaent.objective.length_rewards import Cosine, LinearLength, SigmoidLength
-from megaent.objective.method import DynamicSampling, Phase, Schedule
-from megaent.objective.terms import entropy_bonus, kl_to_reference
+from megaent.objective.method import DynamicSampling, Phase, Schedule, Term
+from megaent.objective.terms import Constant, NucleusEntropy, entropy_bonus, kl_to_reference
 from megaent.objective.weights import EngineMismatch, HighEntropyOnly
 
 BASE = Part(advantage=GroupRelative(), core=Clipped(), aggregation=TokenMean())
@@ -155,3 +155,14 @@ def test_words_have_a_line_for_every_piece() -> None:
     for number in ("0.1", "10", "0.2", "0.25", "up to 3"):
         assert any(number in line for line in lines), number
     assert all(line.startswith(("[early]", "[late]")) for line in phased().words())
+
+
+def test_terms_over_two_nuclei_are_refused() -> None:
+    def over(p: float) -> Part:
+        return Part(terms=(Term(name=f"over {p}", quantity=NucleusEntropy(p=p), coef=Constant(coef=1.0)),))
+
+    both = {"one": over(0.8), "other": over(0.9)}
+    with pytest.raises(ValueError, match=r"one nucleus, asked were one of 0\.8, other of 0\.9"):
+        compose(both, base=BASE)
+    (phase,) = compose({"one": over(0.8), "other": replace(over(0.8), terms=())}, base=BASE).phases
+    assert phase.method.loss.nucleus_p == 0.8

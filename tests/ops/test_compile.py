@@ -36,6 +36,7 @@ def op_calls(rng: torch.Generator) -> dict[str, tuple[tuple, dict[str, Tensor]]]
         "kl_partial": ((logits, other, partial, partial, 1.5), {}),
         "top_logits": ((logits,), {}),
         "count_above": ((logits, ones), {}),
+        "mass_by_digit": ((logits, ones, torch.zeros_like(target), 24, 1.5), {}),
         "segment_support": (segments, {}),
     }
 
@@ -52,6 +53,7 @@ def op_calls(rng: torch.Generator) -> dict[str, tuple[tuple, dict[str, Tensor]]]
         "kl_partial",
         "top_logits",
         "count_above",
+        "mass_by_digit",
         "segment_support",
     ],
 )
@@ -83,11 +85,13 @@ def test_one_graph_holds_values_and_gradients(
 
     def loss(h: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         options = {"temperature": 0.7, "ignore_index": -100, "extras": EXTRAS, "backend": backend}
-        found = op(h, w, target, **options)
+        found = op(h, w, target, nucleus_p=0.8, **options)
+        assert found.nucleus_entropy is not None
         assert found.kl is not None
         assert found.top8_mass is not None
         assert found.target_rank is not None
         value = found.log_prob.sum() + found.entropy.square().sum() + found.kl.square().sum()
+        value = value + found.nucleus_entropy.square().sum()
         return value, found.top8_mass + found.target_rank
 
     results = []

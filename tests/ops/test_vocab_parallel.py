@@ -47,7 +47,7 @@ def draw_inputs() -> Named:
         "weight": integers(NUM_COLUMNS, WIDTH) / 2,
         "other_weight": integers(NUM_COLUMNS, WIDTH) / 2,
         "target": target,
-        "weights": torch.randn(3, NUM_TOKENS, generator=rng, dtype=torch.float64),
+        "weights": torch.randn(4, NUM_TOKENS, generator=rng, dtype=torch.float64),
     }
 
 

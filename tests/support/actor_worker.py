@@ -85,6 +85,7 @@ def run(job: dict, layout: Layout) -> None:
     indices = layout.gather_over_replicas(batch.index.tolist())
     minibatch_S = assign_minibatches(batch.index, indices, job["minibatches"])[batch.group]
     batch = replace(batch, minibatch=minibatch_S)
+    coefs = {name: value for c in method.controllers for name, value in c.coefs(c.start()).items()}
     if method.needs_reference:
         actor.keep_reference()
     log_prob, entropy, loss, norm = [], [], [], []
@@ -94,11 +95,16 @@ def run(job: dict, layout: Layout) -> None:
             temperature=job["temperature"],
             with_reference=method.needs_reference,
             check=torch.arange(0, batch.num_tokens, 2),
+            nucleus_p=method.loss.nucleus_p,
         )
         log_prob.append(collect(batch, batch.log_prob_old, layout))
         entropy.append(collect(batch, batch.entropy, layout))
         seen = Seen(
-            batch=batch, population=layout, minibatch_S=minibatch_S, num_minibatches=job["minibatches"]
+            batch=batch,
+            population=layout,
+            minibatch_S=minibatch_S,
+            num_minibatches=job["minibatches"],
+            coefs=coefs,
         )
         terms, _ = estimate(method, seen)
         metrics = actor.update(

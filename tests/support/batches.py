@@ -85,6 +85,7 @@ def scored_batch(groups: Sequence[Group], schedule: Schedule | None = None, *, s
         log_prob_old=(-2.5 * noise("old") - 0.01).float(),
         log_prob_ref=(-2.5 * noise("ref") - 0.01).float(),
         entropy=(1.7 * noise("entropy").square()).float(),
+        nucleus_entropy=(0.9 * noise("entropy").square() * noise("nucleus")).float(),
         closes_step=batch.token == 3,
         top_closes_step=batch.token == 4,
         is_second=(batch.index >= SECOND_ROLLOUT)[batch.group],
@@ -127,9 +128,11 @@ def stepped_view(batch: Experience, terms: TokenTerms, *, seed: int = 5, spread:
     number_T = terms.order
     moved_T = spread * (uniform(torch.full_like(number_T, draw_seed(seed, "moved")), number_T) - 0.5)
     entropy_T = uniform(torch.full_like(number_T, draw_seed(seed, "entropy")), number_T)
+    nucleus_T = uniform(torch.full_like(number_T, draw_seed(seed, "nucleus")), number_T)
     return policy_view(
         log_prob=(batch.log_prob_old.double() + moved_T).requires_grad_(),
         entropy=entropy_T.requires_grad_(),
+        nucleus_entropy=nucleus_T.requires_grad_(),
         log_prob_old=batch.log_prob_old.double(),
         log_prob_engine=batch.log_prob_engine.double(),
         log_prob_ref=None if batch.log_prob_ref is None else batch.log_prob_ref.double(),
@@ -147,16 +150,12 @@ def stepped_view(batch: Experience, terms: TokenTerms, *, seed: int = 5, spread:
 
 
 def gradients(method: Method, batch: Experience, terms: TokenTerms) -> tuple[Tensor, Tensor, Tensor]:
-    """[T] weighted loss of each token, and its gradients by log-prob and entropy, as the actor takes them."""
+    """[T] weighted loss of each token, and its gradients by log-prob and by either entropy."""
     view = stepped_view(batch, terms)
     loss_T, _ = method.loss(view)
     weighted_T = torch.where(terms.weight != 0, terms.weight.double() * loss_T, 0.0)
-    by_log_prob, by_entropy = torch.autograd.grad(
-        weighted_T.sum(), [view.log_prob, view.entropy], allow_unused=True
-    )
+    leaves = [view.log_prob, view.entropy, view.nucleus_entropy]
+    found = torch.autograd.grad(weighted_T.sum(), leaves, allow_unused=True)
     zero_T = torch.zeros_like(weighted_T)
-    return (
-        weighted_T.detach(),
-        zero_T if by_log_prob is None else by_log_prob,
-        zero_T if by_entropy is None else by_entropy,
-    )
+    by_log_prob, by_entropy, by_nucleus = (zero_T if grad is None else grad for grad in found)
+    return weighted_T.detach(), by_log_prob, by_entropy + by_nucleus

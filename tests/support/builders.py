@@ -58,6 +58,7 @@ def view(
     return policy_view(
         log_prob=(spread * log_prob - 2).requires_grad_(),
         entropy=torch.rand(num_tokens, generator=noise, dtype=dtype).requires_grad_(),
+        nucleus_entropy=torch.rand(num_tokens, generator=noise, dtype=dtype).requires_grad_(),
         log_prob_old=spread * old - 2,
         log_prob_engine=spread * engine - 2,
         log_prob_ref=spread * ref - 2,

@@ -28,6 +28,11 @@ FORMS: dict[str, Chosen] = {
     "tis by the response": {"tis": {"level": "sequence", "mode": "mask", "limit": 1.5}},
     "steer linear": {"steer": {"form": "linear"}},
     "kl_cov on a fifth": {"kl_cov": {"fraction": 0.2}},
+    "siren about an anchor": {"siren": {"anchor": 0.4, "quantile": 0.5}},
+    "stare on both sides": {"stare": {"attenuate": 0.9, "target": 2.0, "step": 0.01}},
+    "stare above its target": {"stare": {"target": 0.01}},
+    "repo with a zeta of its own": {"repo": {"adaptive": False, "zeta": 0.3}},
+    "pear on a part": {"pear": {"alpha": 0.5, "score": 0.9, "wrong": 0.1}},
     "clip_cov with many candidates": {"clip_cov": {"fraction": 0.1, "cov_low": 0.0}},
 }
 
@@ -45,6 +50,7 @@ COMPOSITIONS: dict[str, Chosen] = {
     "ceeh + less + tis": {"ceeh": {}, "less": {}, "tis": {}},
     "egrc + kl_cov + entropy_bonus": {"egrc": {}, "kl_cov": {}, "entropy_bonus": {}},
     "sent + adaptive_entropy + dapo": {"sent": {}, "adaptive_entropy": {}, "dapo": {}},
+    "siren + stare + repo": {"siren": {"anchor": 0.3}, "stare": {"target": 2.0}, "repo": {}},
     "etr + linear_length + rloo": {"etr": {}, "linear_length": {}, "rloo": {}},
     "gspo + forking_tokens + weighted_reinforce": {
         "gspo": {}, "forking_tokens": {}, "weighted_reinforce": {},

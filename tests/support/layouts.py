@@ -77,6 +77,7 @@ METHODS = {
     "less_kl_cov_tis": {"less": {"min_length": 2}, "kl_cov": {"fraction": 0.2}, "tis": {"limit": 1.1}},
     "sent_whitened": {"sent": {"stages": 1, "cov_ratio": 0.3}, "reinforce_pp": {}},
     "archer_forking": {"archer": {}, "forking_tokens": {"fraction": 0.5}},
+    "siren_stare_repo": {"siren": {"anchor": 0.5}, "stare": {"target": 9.0}, "repo": {}},
     "steer_cispo_bonus": {"steer": {}, "cispo": {}, "entropy_bonus": {"coef": 0.01}},
 }
 METHOD_LAYOUTS = ("tp1", "pp2_vpp2", "cp2", "dp2", "tp2_pp2_sp", "dp2_cp2")

@@ -26,15 +26,17 @@ SIZE = 4
 TEMPERATURE = 0.8
 VOCAB = 38  # what lies behind it is padding
 WORKSPACE_BYTES = 4096
+NUCLEUS_P = 0.7
 TYPES = {"float64": torch.float64, "float32": torch.float32}
 
 Named = dict[str, Tensor]
 
 
 def results(found: TokenStatistics, weights: Tensor, leaves: Named) -> Named:
-    """Every field of ``found``, and the gradients of log_prob, entropy and kl, weighed with ``weights``."""
+    """Every field of ``found``, and the gradients of those that have one, weighed with ``weights``."""
     assert found.kl is not None
-    outputs = found.log_prob, found.entropy, found.kl
+    assert found.nucleus_entropy is not None
+    outputs = found.log_prob, found.entropy, found.kl, found.nucleus_entropy
     grads = torch.autograd.grad(outputs, list(leaves.values()), list(weights.to(found.kl.dtype)))
     fields = {name: value.detach() for name, value in found._asdict().items() if value is not None}
     return fields | {f"d_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
@@ -43,6 +45,7 @@ def results(found: TokenStatistics, weights: Tensor, leaves: Named) -> Named:
 def both_ops(inputs: Named, columns: slice, **options: Any) -> Iterator[tuple[str, Named]]:
     """(op, results) for the columns of a shard."""
     options |= {"temperature": TEMPERATURE, "vocab_size": VOCAB, "ignore_index": -100, "extras": EXTRAS}
+    options["nucleus_p"] = NUCLEUS_P
     logits = inputs["logits"][:, columns].clone().requires_grad_()
     reference = inputs["reference"][:, columns].clone()
     found = logprob_entropy(logits, inputs["target"], reference_logits=reference, **options)
