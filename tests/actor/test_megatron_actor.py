@@ -1,4 +1,4 @@
-"""What the layout tests leave out: the reference policy, recomputation, bf16, and refusals. One process."""
+"""What the layout tests leave out: the reference policy, bf16, and refusals. One process."""
 
 from __future__ import annotations
 
@@ -102,14 +102,6 @@ def plain_loss(
             total + (-advantage * ratio - entropy_coef * entropy + kl_coef * (torch.exp(-d) + d - 1)).sum()
         )
     return total / scored.num_tokens
-
-
-def test_recomputation_changes_no_bit(layout: Layout, folder: Path) -> None:
-    plain, recomputing = make(folder, layout), make(folder, layout, recompute=True)
-    for actor in (plain, recomputing):
-        update(actor, actor.score(batch(), temperature=1.0))
-    left, right = weights(plain), weights(recomputing)
-    assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_microbatches_change_nothing_but_rounding(layout: Layout, folder: Path) -> None:
