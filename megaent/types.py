@@ -243,6 +243,9 @@ class Alone:
     def gather_over_replicas(self, values: list[Shared]) -> list[Shared]:
         return values
 
+    def exchange(self, parts: list[list[Shared]]) -> list[Shared]:
+        return parts[0]
+
     def gather_everywhere(self, value: Shared) -> list[Shared]:
         return [value]
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from megaent.experience.work import Work
 from megaent.objective.method import Loss
 from megaent.types import Experience, Metrics, Replicas, Shared, TokenTerms
 
@@ -36,6 +37,10 @@ class Placement(Replicas, Protocol):
 
     def gather_over_replicas(self, values: list[Shared]) -> list[Shared]: ...
 
+    def exchange(self, parts: list[list[Shared]]) -> list[Shared]:
+        """Among leaders: ``parts[r]`` to replica r; what every replica had for this one, in their order."""
+        ...
+
     def from_rank_0(self, value: Shared | None) -> Shared: ...
 
     def gather_everywhere(self, value: Shared) -> list[Shared]:
@@ -57,6 +62,11 @@ class Actor(Protocol):
     @property
     def identity(self) -> dict[str, object]:
         """What its weights fit, as JSON gives it back: only an actor of equal identity can load them."""
+        ...
+
+    @property
+    def work(self) -> Work:
+        """What a sequence costs it."""
         ...
 
     optimizer_steps: int  # since the start, or since ``reset_optimizer``

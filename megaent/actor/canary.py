@@ -66,18 +66,6 @@ def disagreement(
     return torch.maximum(_ratio(in_use, truth, SAME_LOGITS), _ratio(delivered, truth, rounding))
 
 
-def require_finite(log_prob_T: Tensor, *entropies: Tensor) -> None:
-    """Raises NumericsError for the first token whose log-prob or one of whose entropies is not finite."""
-    found_KT = torch.stack([log_prob_T, *entropies])
-    is_bad_T = ~found_KT.isfinite().all(0)
-    if bool(is_bad_T.any()):
-        place = int(is_bad_T.nonzero()[0])
-        raise NumericsError(
-            f"the policy's log-prob and entropy of token {place} of the batch are "
-            f"{found_KT[:, place].tolist()}; expected finite numbers: lower optim.lr or raise the precision"
-        )
-
-
 def require_agreement(disagrees_T: Tensor) -> None:
     """Raises NumericsError when a checked token is off by more than rounding explains."""
     is_off_T = ~(disagrees_T <= 1)  # NaN is no agreement

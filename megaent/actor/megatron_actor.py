@@ -6,7 +6,6 @@ decides only who computes what.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,14 +16,16 @@ import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from megaent.actor.canary import require_agreement, require_finite
+from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.drift import Drift
+from megaent.actor.finite import check_finite, check_statistics
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.kept_graphs import KeptGraphs, graph_bytes_per_token
 from megaent.actor.microbatch import (
     Microbatch,
     PackRules,
+    WorkOfPacks,
     build_microbatch,
     pack_length,
     split_microbatches,
@@ -39,8 +40,11 @@ from megaent.actor.optimizer import (
 )
 from megaent.actor.parallel import ContextParallel, Layout
 from megaent.actor.precision import Precision, length_multiple
+from megaent.actor.recompute import RecomputeOptions
 from megaent.actor.state import load_state, save_state
-from megaent.errors import ConfigError, NumericsError
+from megaent.actor.work import work_of
+from megaent.errors import ConfigError
+from megaent.experience.balance import imbalance
 from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.contents import check_weights
 from megaent.model_folder.hf_folder import open_weights, weights_digest
@@ -57,7 +61,7 @@ class ActorOptions:
 
     dtype: str = "float32"
     implementation: str = "local"  # local | transformer_engine
-    recompute: bool = False
+    recompute: RecomputeOptions = field(default_factory=RecomputeOptions)
     microbatch_tokens: int = 8192
     share_prompts: bool = False
     kept_graphs_gib: float = 0.0
@@ -72,6 +76,7 @@ class MegatronActor:
         self.layout, self.options, self.adam = layout, options, adam
         self.architecture: Architecture = read_architecture(folder)
         layout.sizes.check_model(self.architecture)
+        options.recompute.check(self.architecture, layout.sizes, options.implementation)
         self.config = transformer_config(
             self.architecture,
             layout.sizes,
@@ -87,6 +92,7 @@ class MegatronActor:
             shares_prompts=options.share_prompts,
             multiple=length_multiple(options.precision),
         )
+        self.work = work_of(self.architecture, shares_prompts=options.share_prompts)
         self._kept = KeptGraphs(self._tokens_kept())
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
@@ -160,7 +166,7 @@ class MegatronActor:
             dist.all_reduce(statistics, group=self.layout.cp_group)
         self.layout.from_last_stage(statistics)
         log_prob, entropy, disagrees, *nucleus = statistics.cpu()
-        require_finite(log_prob, entropy, *nucleus)
+        check_statistics(log_prob, entropy, *nucleus)
         require_agreement(disagrees)
         return log_prob, entropy, *nucleus
 
@@ -205,7 +211,8 @@ class MegatronActor:
             device=self.layout.device,
         )
         minibatch_S = _minibatch_of_responses(batch, terms)
-        norms, lr = [], 0.0
+        norms, lr, rounds = [], 0.0, []
+        cost = WorkOfPacks(batch, self.work)
         for number in range(num_minibatches):
             mine = [response for response, value in enumerate(minibatch_S) if value == number]
             packs = self._packs(batch, mine)
@@ -213,15 +220,17 @@ class MegatronActor:
             if count == 0:
                 continue
             packs += [[]] * (count - len(packs))
+            rounds.append([cost(pack) for pack in packs])
             lr = set_learning_rate(self.optimizer, self.adam, self.optimizer_steps)
             norms.append(self._optimizer_step(batch, packs, forward_step))
             self.optimizer_steps += 1
         metrics = self._reduce(sums)
-        _check_finite(metrics, norms)
+        check_finite(metrics, norms)
         return metrics | {
             "grad/norm": max(norms, default=0.0),
             "lr": lr,
             "optimizer/steps": float(len(norms)),
+            "balance/microbatches": float(self.layout.max(torch.tensor(imbalance(rounds)))),
         }
 
     def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: Callable) -> float:
@@ -244,7 +253,7 @@ class MegatronActor:
     # ------------------------------------------------------------ shared by both
 
     def _packs(self, batch: Experience, responses: list[int]) -> list[list[int]]:
-        return split_microbatches(batch, responses, self._rules)
+        return split_microbatches(batch, responses, self._rules, self.work)
 
     def _packs_of_minibatches(self, batch: Experience) -> list[list[list[int]]]:
         """Packs by the optimizer step that is to learn from them; of one where the batch does not say."""
@@ -385,12 +394,3 @@ def _minibatch_of_responses(batch: Experience, terms: TokenTerms) -> list[int]:
     minibatch_S = torch.full((batch.num_responses,), -1, dtype=torch.int64)
     minibatch_S[batch.owner.cpu()] = terms.minibatch.cpu()
     return minibatch_S.tolist()
-
-
-def _check_finite(metrics: Metrics, norms: list[float]) -> None:
-    for name, value in [*metrics.items(), *(("grad/norm", norm) for norm in norms)]:
-        if not math.isfinite(value):
-            raise NumericsError(
-                f"{name} is {value}; expected a finite number: lower optim.lr, check the rewards, or resume "
-                "from the last checkpoint"
-            )

@@ -19,6 +19,8 @@ from torch import Tensor
 from megaent.actor.attention import PackedSequences, zigzag_ranges
 from megaent.actor.packed_causal import Tail, length_buckets
 from megaent.errors import ConfigError
+from megaent.experience.balance import partition
+from megaent.experience.work import Work
 from megaent.types import Columns, Experience
 
 
@@ -67,12 +69,69 @@ class PackRules:
         return max(-(-length // self.multiple), 1) * self.multiple
 
 
-def split_microbatches(batch: Experience, responses: list[int], rules: PackRules) -> list[list[int]]:
-    """Responses into packs within the budget: longest first, into the first pack with room.
+def split_microbatches(
+    batch: Experience, responses: list[int], rules: PackRules, work: Work
+) -> list[list[int]]:
+    """Responses into as few packs within the budget as first fit finds, with as equal work as can be.
 
-    Where prompts are shared, groups of most tokens first, and packs that hold the prompt before others. A
-    response without tokens is in no pack: there is nothing to predict. Raises ConfigError when one sequence
+    A response without tokens is in no pack: there is nothing to predict. Raises ConfigError when one sequence
     alone is over the budget.
+    """
+    return _balanced(batch, first_fit(batch, responses, rules), rules, work)
+
+
+def _balanced(batch: Experience, packs: list[list[int]], rules: PackRules, work: Work) -> list[list[int]]:
+    """What ``packs`` hold of each sequence or group that is read as one, divided anew into as many packs.
+
+    Of largest differencing, which knows no budget, heaviest first to the pack of least work with room, and
+    ``packs`` themselves, the one whose heaviest pack is lightest.
+    """
+    sizes, cost = _Sizes(batch, rules), WorkOfPacks(batch, work)
+    pieces = [piece for pack in packs for piece in sizes.pieces(pack)]
+    costs = [cost(piece) for piece in pieces]
+    divided = [partition(costs, len(packs)), _lightest_with_room(sizes, pieces, costs, len(packs))]
+    joined = [[sorted(r for i in part for r in pieces[i]) for part in parts] for parts in divided if parts]
+    fitting = [found for found in joined if all(sizes.tokens(pack) <= rules.budget for pack in found)]
+    return min([*fitting, packs], key=lambda found: max(map(cost, found), default=0))
+
+
+def _lightest_with_room(
+    sizes: _Sizes, pieces: list[list[int]], costs: list[int], num_packs: int
+) -> list[list[int]]:
+    """Pieces by pack; none where a piece finds no room."""
+    tokens = [sizes.tokens(piece) for piece in pieces]
+    packs: list[list[int]] = [[] for _ in range(num_packs)]
+    load, room = [0] * num_packs, [sizes.rules.budget] * num_packs
+    for piece in sorted(range(len(pieces)), key=lambda i: (-costs[i], i)):
+        fits = [pack for pack in range(num_packs) if room[pack] >= tokens[piece]]
+        if not fits:
+            return []
+        pack = min(fits, key=load.__getitem__)
+        packs[pack].append(piece)
+        load[pack] += costs[piece]
+        room[pack] -= tokens[piece]
+    return packs
+
+
+class WorkOfPacks:
+    """The work of some responses of a batch, ascending."""
+
+    def __init__(self, batch: Experience, work: Work) -> None:
+        self._work = work
+        self._prompt = [len(prompt.tokens) for prompt in batch.prompts]
+        self._group: list[int] = batch.group.tolist()
+        self._length: list[int] = batch.length.tolist()
+
+    def __call__(self, pack: Sequence[int]) -> int:
+        return sum(
+            self._work.of_group(self._prompt[prompt], [self._length[response] for response in members])
+            for prompt, members in groupby(pack, key=self._group.__getitem__)
+        )
+
+
+def first_fit(batch: Experience, responses: list[int], rules: PackRules) -> list[list[int]]:
+    """Longest first, into the first pack with room; where prompts are shared, groups of most tokens first,
+    and packs that hold the prompt before others.
     """
     sizes = _Sizes(batch, rules)
     packs: list[_Pack] = []
@@ -94,11 +153,7 @@ def split_microbatches(batch: Experience, responses: list[int], rules: PackRules
 
 def pack_length(batch: Experience, pack: Sequence[int], rules: PackRules) -> int:
     """Tokens of a built pack before any context split."""
-    sizes, built = _Sizes(batch, rules), _Pack([], set(), 0)
-    for response in filter(sizes.length.__getitem__, pack):
-        built.length += sizes.added(built, response)
-        built.groups.add(sizes.group[response])
-    return rules.rounded_up(built.length)
+    return rules.rounded_up(_Sizes(batch, rules).tokens(pack))
 
 
 @dataclass(slots=True)
@@ -125,6 +180,20 @@ class _Sizes:
         if self.rules.shares_prompts and self.group[response] in pack.groups:
             return self.length[response] - 1
         return self.alone(response)
+
+    def tokens(self, responses: Sequence[int]) -> int:
+        """Of these in one pack, before it is rounded up."""
+        built = _Pack([], set(), 0)
+        for response in filter(self.length.__getitem__, responses):
+            built.length += self.added(built, response)
+            built.groups.add(self.group[response])
+        return built.length
+
+    def pieces(self, pack: Sequence[int]) -> list[list[int]]:
+        """What is read as one: where prompts are shared, the responses to one of them."""
+        if not self.rules.shares_prompts:
+            return [[response] for response in pack]
+        return [list(members) for _, members in groupby(pack, key=self.group.__getitem__)]
 
     def order(self, responses: list[int]):
         """A key to sort by: what is longest comes first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch import Tensor
 from megaent.actor.attention import PackedAttention, PackedSequences, RMSNorm
 from megaent.actor.canary import disagreement
 from megaent.actor.precision import Precision, megatron_options
+from megaent.actor.recompute import RecomputeOptions
 from megaent.actor.rotary import Angles, inverse_frequencies, softmax_scale
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
@@ -112,23 +112,16 @@ class PolicyModel(GPTModel):
         return torch.stack([stats.log_prob, stats.entropy, disagrees_N, *nucleus])
 
 
-RECOMPUTE_ALL: Mapping[str, Any] = {
-    "recompute_granularity": "full",
-    "recompute_method": "uniform",
-    "recompute_num_layers": 1,
-}
-
-
 def transformer_config(
     architecture: Architecture,
     sizes: Sizes,
     *,
     dtype: torch.dtype,
-    recompute: bool,
+    recompute: RecomputeOptions,
     implementation: str,
     precision: Precision,
 ) -> TransformerConfig:
-    """Megatron's configuration of ``architecture`` under a layout; ``recompute`` every layer or none."""
+    """Megatron's configuration of ``architecture`` under a layout."""
     on_gpu = torch.cuda.is_available()
     if implementation == "transformer_engine" and architecture.no_rope_layers and softmax_scale(architecture):
         raise ConfigError(
@@ -173,9 +166,22 @@ def transformer_config(
         apply_rope_fusion=implementation == "transformer_engine",
         persist_layer_norm=False,
         batch_p2p_comm=on_gpu,
-        **(RECOMPUTE_ALL if recompute else {}),
+        **recompute.megatron(),
+        **_uneven(sizes),
         **megatron_options(precision),  # type: ignore[arg-type]
     )
+
+
+def _uneven(sizes: Sizes) -> dict[str, Any]:
+    """Only where asked for: Megatron then wants the rest to divide."""
+    return {
+        name: value
+        for name, value in (
+            ("num_layers_in_first_pipeline_stage", sizes.first_layers),
+            ("num_layers_in_last_pipeline_stage", sizes.last_layers),
+        )
+        if value is not None
+    }
 
 
 def _experts(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
+from megaent.actor.recompute import RecomputeOptions
 from megaent.actor.sizes import Sizes
 from megaent.options import MISSING, require, require_positive
 
@@ -16,7 +17,7 @@ class ModelOptions:
     path: str = MISSING
     dtype: str = "float32"  # float32 | bfloat16 | float64
     implementation: str = "local"  # local | transformer_engine
-    recompute: bool = False  # recompute every layer in the backward pass
+    recompute: RecomputeOptions = field(default_factory=RecomputeOptions)
 
     def __post_init__(self) -> None:
         require(
@@ -54,6 +55,9 @@ class ParallelOptions:
     tensor_model_parallel_size: int = 1
     pipeline_model_parallel_size: int = 1
     virtual_pipeline_model_parallel_size: Optional[int] = None  # noqa: UP045
+    # Layers of the first and the last stage, where not every stage has as many; the others share the rest.
+    num_layers_in_first_pipeline_stage: Optional[int] = None  # noqa: UP045
+    num_layers_in_last_pipeline_stage: Optional[int] = None  # noqa: UP045
     context_parallel_size: int = 1
     sequence_parallel: bool = False
     # Of a model with experts: processes that share out the experts of a layer, and the tensors of one expert.
@@ -86,6 +90,13 @@ class ParallelOptions:
             "parallel.sequence_parallel=true has no effect without tensor parallelism; set "
             "parallel.tensor_model_parallel_size to 2 or more, or sequence_parallel=false",
         )
+        for name in ("num_layers_in_first_pipeline_stage", "num_layers_in_last_pipeline_stage"):
+            layers = getattr(self, name)
+            require(
+                layers is None or (layers > 0 and self.pipeline_model_parallel_size > 1),
+                f"parallel.{name}={layers} needs 1 layer or more and 2 pipeline stages or more; raise "
+                "parallel.pipeline_model_parallel_size or leave it null",
+            )
         vpp = self.virtual_pipeline_model_parallel_size
         require(
             vpp is None or (vpp > 1 and self.pipeline_model_parallel_size > 1),
@@ -136,6 +147,8 @@ class ParallelOptions:
             tp=self.tensor_model_parallel_size,
             pp=self.pipeline_model_parallel_size,
             vpp=self.virtual_pipeline_model_parallel_size,
+            first_layers=self.num_layers_in_first_pipeline_stage,
+            last_layers=self.num_layers_in_last_pipeline_stage,
             cp=self.context_parallel_size,
             sequence_parallel=self.sequence_parallel,
             ep=self.expert_model_parallel_size,

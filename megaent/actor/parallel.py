@@ -8,6 +8,7 @@ the rollout engine; its peers receive what it got.
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -124,6 +125,24 @@ class Layout:
         parts: list[list[Shared]] = [[] for _ in range(self.dp)]
         dist.all_gather_object(parts, values, group=self.dp_group)
         return [value for part in parts for value in part]
+
+    def exchange(self, parts: list[list[Shared]]) -> list[Shared]:
+        """Among leaders: ``parts[r]`` to replica r; what every replica had for this one, in their order.
+
+        Nobody sees what is not for him: two all-to-alls, of sizes and of bytes.
+        """
+        if self.dp == 1:
+            return parts[0]
+        sent = [torch.frombuffer(bytearray(pickle.dumps(part)), dtype=torch.uint8) for part in parts]
+        size = torch.tensor([len(part) for part in sent], device=self.device)
+        theirs = torch.empty_like(size)
+        dist.all_to_all_single(theirs, size, group=self.dp_group)
+        received = torch.empty(int(theirs.sum()), dtype=torch.uint8, device=self.device)
+        dist.all_to_all_single(
+            received, torch.cat(sent).to(self.device), theirs.tolist(), size.tolist(), group=self.dp_group
+        )
+        parts_received = received.cpu().split(theirs.tolist())
+        return [value for part in parts_received for value in pickle.loads(part.numpy().tobytes())]
 
     def share(self, value: Shared | None) -> Shared:
         """The leader's ``value`` on every rank of its replica; the others pass None."""

@@ -43,9 +43,13 @@ class Sizes:
     sequence_parallel: bool = False
     ep: int = 1  # ranks that share out the experts of a layer; among them are whole replicas
     etp: int = 1  # ranks that share out the tensors of one expert
+    first_layers: int | None = None  # of the first pipeline stage, where it has other than its share
+    last_layers: int | None = None  # of the last one
 
     def __str__(self) -> str:
         virtual = f"x{self.vpp}" if self.vpp else ""
+        if self.first_layers or self.last_layers:
+            virtual += f"({self.first_layers or ''}..{self.last_layers or ''})"
         sp = "+SP" if self.sequence_parallel else ""
         experts = f" EP{self.ep}" if self.ep > 1 else ""
         expert_tensors = f" ETP{self.etp}" if self.etp > 1 else ""
@@ -89,13 +93,34 @@ class Sizes:
                     f"{name}; possible sizes are {divisors[:12]}"
                 )
         self._check_experts(model)
-        stages = self.pp * (self.vpp or 1)
-        if model.num_layers % stages:
+        self._check_stages(model.num_layers)
+
+    def layers_of_stages(self, num_layers: int) -> list[int]:
+        """[pp] of a model whose layers these sizes divide."""
+        ends = (self.first_layers, self.last_layers)
+        middle = self.pp - sum(end is not None for end in ends)
+        share = (num_layers - sum(filter(None, ends))) // middle if middle else 0
+        layers = [share] * self.pp
+        layers[0] = share if ends[0] is None else ends[0]
+        layers[-1] = layers[-1] if ends[1] is None else ends[1]
+        return layers
+
+    def _check_stages(self, num_layers: int) -> None:
+        layers = self.layers_of_stages(num_layers)
+        if sum(layers) == num_layers and all(count > 0 and count % (self.vpp or 1) == 0 for count in layers):
+            return
+        if self.first_layers or self.last_layers:
             raise ConfigError(
-                f"parallel.pipeline_model_parallel_size={self.pp}"
-                + (f" x virtual {self.vpp}" if self.vpp else "")
-                + f" = {stages} stages must divide the model's {model.num_layers} layers"
+                f"parallel.num_layers_in_first_pipeline_stage={self.first_layers} and num_layers_in_last_"
+                f"pipeline_stage={self.last_layers} of {num_layers} layers leave no equal whole numbers to "
+                f"the other of {self.pp} stages"
+                + (f", each a multiple of virtual {self.vpp}" if self.vpp else "")
             )
+        raise ConfigError(
+            f"parallel.pipeline_model_parallel_size={self.pp}"
+            + (f" x virtual {self.vpp}" if self.vpp else "")
+            + f" = {self.pp * (self.vpp or 1)} stages must divide the model's {num_layers} layers"
+        )
 
     def _check_experts(self, model: Divisible) -> None:
         experts = getattr(model, "experts", None)  # an Architecture's; models that are made have none

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from megaent.errors import CheckpointError
+from megaent.experience.work import Work
 from megaent.objective.method import Loss
 from megaent.ops import logprob_entropy
 from megaent.types import Alone, Experience, Metrics, PolicyView, TokenTerms
@@ -22,6 +23,8 @@ _NO_REFERENCE = "TinyActor keeps no reference policy; use a method without a KL 
 
 class TinyActor:
     """The next token depends on the token before it: one row of logits for each, trained by Adam."""
+
+    work = Work(per_token=1, per_prediction=0, per_pair=0)
 
     def __init__(self, vocab_size: int, *, lr: float, seed: int = 0) -> None:
         self.vocab_size = vocab_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
 
@@ -118,8 +118,11 @@ def assign_minibatches(
     ``all_indices`` are the places of the groups of every replica, so that the split does not depend
     on who holds what.
     """
-    ordered = sorted(set(all_indices))
-    rank = {index: place for place, index in enumerate(ordered)}
-    return torch.tensor(
-        [rank[index] * num_minibatches // len(ordered) for index in index_P.tolist()], dtype=torch.int64
-    )
+    minibatch = minibatch_of_places(all_indices, num_minibatches)
+    return torch.tensor([minibatch[index] for index in index_P.tolist()], dtype=torch.int64)
+
+
+def minibatch_of_places(places: Iterable[int], num_minibatches: int) -> dict[int, int]:
+    """The same as a table, for every place there is."""
+    ordered = sorted(set(places))
+    return {place: rank * num_minibatches // len(ordered) for rank, place in enumerate(ordered)}

@@ -18,6 +18,7 @@ from megaent.loop.agreement import Agreement
 from megaent.loop.clock import Clock, rates, timed
 from megaent.loop.collect import Collected, Collector
 from megaent.loop.course import Course
+from megaent.loop.dealing import deal_groups, entries, imbalance_of_replicas
 from megaent.objective.estimate import estimate
 from megaent.objective.method import ReasoningSteps
 from megaent.objective.seen import Labels
@@ -68,13 +69,14 @@ class Trainer:
         """One turn of the loop. Steps count from 1."""
         collected = self.collector.collect(step)
         agreed = self.check_publication()
-        batch = self.pack(step, collected.groups)
+        collected = replace(collected, groups=self.deal(collected.groups))
+        batch, balance = self.pack(step, collected.groups)
         drifted = self.check_precision(step, batch)
         batch = self.score(step, batch)
         terms, labels, estimated = self.estimate(step, batch)
         updated = self.update(step, batch, terms)
         published = self.publish(step)
-        told = agreed | drifted | estimated | updated | published
+        told = agreed | balance | drifted | estimated | updated | published
         metrics, histogram = self._account(step, collected, batch, told)
         return StepReport(
             metrics=metrics,
@@ -96,20 +98,25 @@ class Trainer:
         self.collector.source.rest()
         return metrics
 
+    def deal(self, groups: list[Group]) -> list[Group]:
+        """What this leader is to learn from of all that were collected; peers have none."""
+        if not self.layout.is_leader:
+            return []
+        with self.clock.measure("pack"):
+            return deal_groups(groups, self.layout, self.actor.work, self.num_minibatches)
+
     @timed
-    def pack(self, step: int, groups: list[Group]) -> Experience:
-        """The leader's groups as one packed batch, on every rank of its replica."""
+    def pack(self, step: int, groups: list[Group]) -> tuple[Experience, Metrics]:
+        """The leader's groups as one packed batch, on every rank of its replica; how equal replicas are."""
         batch = self.layout.share(pack(groups) if self.layout.is_leader else None)
         self._check_versions(step, batch)
-        batch = replace(
-            batch,
-            is_second=(batch.index >= SECOND_ROLLOUT)[batch.group],
-            minibatch=self._minibatch_of_responses(batch),
-        )
+        minibatch_S, balance = self._minibatches(batch)
+        is_second_S = (batch.index >= SECOND_ROLLOUT)[batch.group]
+        batch = replace(batch, is_second=is_second_S, minibatch=minibatch_S)
         steps = self.course.method_at(step).steps
         if steps is not None:
             batch = mark_steps(batch, *self._step_tokens(steps))
-        return self.course.with_history(step, batch)
+        return self.course.with_history(step, batch), {"balance/replicas": balance}
 
     def check_precision(self, step: int, batch: Experience) -> Metrics:
         """In the steps in which it is due: how far log-probabilities are from those in full precision."""
@@ -181,10 +188,13 @@ class Trainer:
         sampled = describe_sampled(collected.sampled if self.layout.is_leader else None, self.layout)
         return sampled | {f"kept/{name.replace('/', '_')}": kept[name] for name in sampled}
 
-    def _minibatch_of_responses(self, batch: Experience) -> torch.Tensor:
+    def _minibatches(self, batch: Experience) -> tuple[torch.Tensor, float]:
+        """[S] the optimizer step of each response, and the imbalance of the replicas over these steps."""
+        everyone = entries(batch, self.layout, self.actor.work)
         place_P = batch.index % SECOND_ROLLOUT  # both rollouts of a prompt are learnt from together
-        places = self.layout.gather_over_replicas(place_P.tolist())
-        return assign_minibatches(place_P, places, self.num_minibatches)[batch.group]
+        minibatch_P = assign_minibatches(place_P, [entry.place for entry in everyone], self.num_minibatches)
+        balance = imbalance_of_replicas(everyone, self.num_minibatches, self.layout.dp)
+        return minibatch_P[batch.group], balance
 
     # ------------------------------------------------------------ checks
 

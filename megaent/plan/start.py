@@ -35,7 +35,7 @@ def overrides(search: Search, best: Candidate) -> list[str]:
         f"model.path={search.shape.name if '/' in search.shape.name else 'models/' + search.shape.name}",
         "model.dtype=bfloat16",
         "model.implementation=transformer_engine",
-        f"model.recompute={'true' if layout.recompute == 'full' else 'false'}",
+        f"model.recompute.granularity={layout.recompute}",
         f"parallel.tensor_model_parallel_size={layout.tp}",
         f"parallel.pipeline_model_parallel_size={layout.pp}",
         f"parallel.context_parallel_size={layout.cp}",

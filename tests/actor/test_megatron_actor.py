@@ -1,4 +1,4 @@
-"""What the layout tests leave out: the reference policy, recomputation, bf16, and refusals. One process."""
+"""What the layout tests leave out: the reference policy, bf16, and refusals. One process."""
 
 from __future__ import annotations
 
@@ -141,14 +141,6 @@ def test_a_loss_over_a_nucleus_that_was_not_scored_is_refused(layout: Layout, fo
     terms, _ = estimate(build_method({"grpo": {}}).phases[0].method, seen(scored, population=actor.layout))
     with pytest.raises(ValueError, match=r"score with nucleus_p=0\.8 first"):
         actor.update(scored, terms, method.loss, temperature=1.0, num_minibatches=1)
-
-
-def test_recomputation_changes_no_bit(layout: Layout, folder: Path) -> None:
-    plain, recomputing = make(folder, layout), make(folder, layout, recompute=True)
-    for actor in (plain, recomputing):
-        update(actor, actor.score(batch(), temperature=1.0))
-    left, right = weights(plain), weights(recomputing)
-    assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_microbatches_change_nothing_but_rounding(layout: Layout, folder: Path) -> None:

@@ -12,14 +12,20 @@ from support.builders import group, scored
 from megaent.actor.microbatch import (
     Microbatch,
     PackRules,
+    WorkOfPacks,
     build_microbatch,
+    first_fit,
     pack_length,
     split_microbatches,
 )
 from megaent.errors import ConfigError
+from megaent.experience.balance import imbalance
+from megaent.experience.work import Work
 from megaent.types import Experience
 
 pytestmark = pytest.mark.full
+
+WORK = Work(per_token=100, per_prediction=10, per_pair=1)
 
 
 @pytest.fixture
@@ -185,7 +191,7 @@ def test_shared_packs_keep_the_budget_and_their_length_is_known(
     batch: Experience, budget: int, multiple: int
 ) -> None:
     rules = PackRules(budget, multiple=multiple, shares_prompts=True)
-    packs = split_microbatches(batch, list(range(8)), rules)
+    packs = split_microbatches(batch, list(range(8)), rules, WORK)
     assert sorted(response for pack in packs for response in pack) == [0, 1, 2, 3, 4, 6, 7]
     for pack in packs:
         part = build_microbatch(batch, pack, rules)
@@ -196,7 +202,7 @@ def test_shared_packs_keep_the_budget_and_their_length_is_known(
 
 def test_responses_stay_with_their_prompt(batch: Experience) -> None:
     rules = PackRules(19, shares_prompts=True)
-    assert split_microbatches(batch, list(range(8)), rules) == [[6, 7], [0, 1, 2], [3, 4]]
+    assert split_microbatches(batch, list(range(8)), rules, WORK) == [[6, 7], [0, 1, 2], [3, 4]]
 
 
 # ---------------------------------------------------------------- budgets
@@ -204,7 +210,7 @@ def test_responses_stay_with_their_prompt(batch: Experience) -> None:
 
 @pytest.mark.parametrize("budget", [18, 20, 37, 1000])
 def test_packs_keep_the_budget_and_hold_every_token_once(batch: Experience, budget: int) -> None:
-    packs = split_microbatches(batch, list(range(8)), PackRules(budget))
+    packs = split_microbatches(batch, list(range(8)), PackRules(budget), WORK)
     assert sorted(response for pack in packs for response in pack) == [0, 1, 2, 3, 4, 6, 7]
     totals = [sum(len(whole_sequence(batch, r)) - 1 for r in pack) for pack in packs]
     assert all(total <= budget for total in totals)
@@ -213,17 +219,59 @@ def test_packs_keep_the_budget_and_hold_every_token_once(batch: Experience, budg
 
 
 def test_only_the_responses_asked_for_are_packed(batch: Experience) -> None:
-    assert split_microbatches(batch, [1, 4, 6], PackRules(1000)) == [[1, 4, 6]]
-    assert split_microbatches(batch, [], PackRules(1000)) == []
+    assert split_microbatches(batch, [1, 4, 6], PackRules(1000), WORK) == [[1, 4, 6]]
+    assert split_microbatches(batch, [], PackRules(1000), WORK) == []
 
 
 @pytest.mark.parametrize("shares_prompts", [False, True])
 def test_the_order_of_the_responses_does_not_matter(batch: Experience, shares_prompts: bool) -> None:
     rules = PackRules(25, shares_prompts=shares_prompts)
-    found = split_microbatches(batch, [7, 2, 0, 5, 6], rules)
-    assert found == split_microbatches(batch, [0, 2, 5, 6, 7], rules)
+    found = split_microbatches(batch, [7, 2, 0, 5, 6], rules, WORK)
+    assert found == split_microbatches(batch, [0, 2, 5, 6, 7], rules, WORK)
 
 
 def test_a_sequence_over_the_budget_is_refused_with_the_budget_it_needs(batch: Experience) -> None:
     with pytest.raises(ConfigError, match=r"18 tokens exceeds .*microbatch_tokens=17; set .* to 18"):
-        split_microbatches(batch, list(range(8)), PackRules(17))
+        split_microbatches(batch, list(range(8)), PackRules(17), WORK)
+
+
+# ---------------------------------------------------------------- work
+
+
+@pytest.mark.parametrize("shares_prompts", [False, True])
+def test_the_work_of_a_pack_is_what_its_attention_and_its_rows_count(
+    batch: Experience, shares_prompts: bool
+) -> None:
+    """Counted from the built pack: tokens by position, rows by target, pairs by who may see whom."""
+    rules = PackRules(1000, shares_prompts=shares_prompts)
+    for responses in ([0, 1, 2, 3, 4, 5, 6, 7], [1, 4, 6], [5], []):
+        built = build_microbatch(batch, responses, rules)
+        position = built.position_ids[0].tolist() if any(batch.length[r] > 0 for r in responses) else []
+        pairs = sum(place + 1 for place in position)  # a token sees as many as stand before it, and itself
+        expected = 100 * len(position) + 10 * built.row.numel() + pairs
+        work = Work(per_token=100, per_prediction=10, per_pair=1, shares_prompts=shares_prompts)
+        assert WorkOfPacks(batch, work)(responses) == expected
+
+
+def skewed(*, count: int, seed: int) -> Experience:
+    """Lengths as a reasoning model's: most are short, some are cut at the limit."""
+    noise = torch.Generator().manual_seed(seed)
+    lengths = (40 * torch.randn(count, 4, generator=noise).exp()).clamp(1, 400).long().tolist()
+    return scored([group(i, [1, 0, 1, 0], row, prompt_length=5 + i) for i, row in enumerate(lengths)])
+
+
+@pytest.mark.parametrize("shares_prompts", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_packs_are_as_few_asfirst_fit_s_and_their_work_is_more_equal(seed: int, shares_prompts: bool) -> None:
+    batch = skewed(count=16, seed=seed)
+    rules = PackRules(2100, shares_prompts=shares_prompts)
+    work = Work(per_token=400, per_prediction=0, per_pair=1, shares_prompts=shares_prompts)
+    cost = WorkOfPacks(batch, work)
+    everyone = list(range(batch.num_responses))
+    naive = first_fit(batch, everyone, rules)
+    packs = split_microbatches(batch, everyone, rules, work)
+    assert len(packs) == len(naive) > 1
+    assert sorted(r for pack in packs for r in pack) == everyone
+    assert all(pack_length(batch, pack, rules) <= rules.budget for pack in packs)
+    assert max(map(cost, packs)) < max(map(cost, naive))
+    assert imbalance([[cost(pack) for pack in packs]]) < imbalance([[cost(pack) for pack in naive]])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from megaent.actor.options import ParallelOptions
+from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
 
+MODEL = SimpleNamespace(num_heads=4, num_kv_heads=2, intermediate_size=8, num_layers=8)
 WHERE_NOT = [
     ({"context_parallel_size": 2}, "local", "cpu", "context_parallel_size"),
     ({}, "transformer_engine", "cuda", "model.implementation=transformer_engine"),
@@ -58,3 +62,40 @@ def test_experts_split_both_ways_are_refused_on_a_cpu() -> None:
     with pytest.raises(ConfigError, match="gloo cannot; on a CPU leave one of the two at 1"):
         both.require_experts_exchange(device="cpu")
     ParallelOptions(expert_model_parallel_size=2).require_experts_exchange(device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "layers"),
+    [
+        ({"pp": 2}, [4, 4]),
+        ({"pp": 4, "vpp": 2}, [2, 2, 2, 2]),
+        ({"pp": 2, "first_layers": 3}, [3, 5]),
+        ({"pp": 3, "last_layers": 2}, [3, 3, 2]),
+        ({"pp": 4, "first_layers": 1, "last_layers": 1}, [1, 3, 3, 1]),
+        ({"pp": 2, "first_layers": 7, "last_layers": 1}, [7, 1]),
+    ],
+)
+def test_ends_of_a_pipeline_have_the_layers_they_are_given(sizes: dict, layers: list[int]) -> None:
+    assert Sizes(**sizes).layers_of_stages(8) == layers
+    Sizes(**sizes).check_model(MODEL)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"pp": 3},
+        {"pp": 2, "first_layers": 8},
+        {"pp": 2, "first_layers": 9},
+        {"pp": 2, "first_layers": 3, "last_layers": 3},
+        {"pp": 4, "first_layers": 1},
+        {"pp": 2, "vpp": 2, "first_layers": 3},
+    ],
+)
+def test_stages_that_cannot_be_are_refused(sizes: dict) -> None:
+    with pytest.raises(ConfigError, match="8 layers"):
+        Sizes(**sizes).check_model(MODEL)
+
+
+def test_layers_for_the_ends_of_no_pipeline_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"num_layers_in_first_pipeline_stage=3 needs .* 2 pipeline stages"):
+        ParallelOptions(num_layers_in_first_pipeline_stage=3)

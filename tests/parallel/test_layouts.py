@@ -74,6 +74,8 @@ class Runs:
                 for variant, holders in (("unequal", UNEQUAL), ("empty", EMPTY)):
                     out = self._out(name, "fp64", "untied", variant)
                     jobs.append(job(name, FP64, self.folders["untied"], out, holders=holders))
+                out = self._out(name, "fp64", "untied", "dealt")
+                jobs.append(job(name, FP64, self.folders["untied"], out, holders=EMPTY, deal=True))
         return jobs
 
     def _methods(self, size: int) -> list[dict]:
@@ -128,6 +130,13 @@ def test_one_step_in_fp64_equals_plain_torch(runs: Runs, truth: dict, layout: st
 @pytest.mark.parametrize("layout", [name for name in EVERY if name.startswith("dp2")])
 def test_unequal_and_empty_leaders_change_nothing(runs: Runs, truth: dict, layout: str, variant: str) -> None:
     check_fp64(differences(runs.result(layout, "fp64", "untied", variant), truth["fp64", "untied"]))
+
+
+@pytest.mark.parametrize("layout", [name for name in EVERY if name.startswith("dp2")])
+def test_prompts_dealt_to_other_leaders_change_nothing(runs: Runs, truth: dict, layout: str) -> None:
+    found = runs.result(layout, "fp64", "untied", "dealt")
+    assert found["held"] == [2, 2], "one replica drew all four"
+    check_fp64(differences(found, truth["fp64", "untied"]))
 
 
 @pytest.mark.parametrize("layout", SHARING)

@@ -123,7 +123,7 @@ def test_the_words_of_a_plan_compose_and_say_what_was_planned(capsys: pytest.Cap
         assert (sizes.tp, sizes.pp, sizes.vpp or 1, sizes.cp) == tuple(
             layout[name] for name in ("tp", "pp", "vpp", "cp")
         )
-        assert config.model.recompute == (layout["recompute"] == "full")
+        assert config.model.recompute.granularity == layout["recompute"]
         assert config.rollout.prompts_per_step * config.rollout.group_size == 2048
 
 

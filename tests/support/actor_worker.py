@@ -20,8 +20,10 @@ from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel
 from megaent.actor.precision import PRECISIONS
+from megaent.actor.recompute import RecomputeOptions
 from megaent.actor.sizes import Sizes
 from megaent.experience.pack import assign_minibatches, pack
+from megaent.loop.dealing import deal_groups
 from megaent.methods import build_method
 from megaent.objective.estimate import estimate
 from megaent.objective.seen import Seen
@@ -74,13 +76,16 @@ def run(job: dict, layout: Layout) -> None:
             microbatch_tokens=job["microbatch_tokens"],
             share_prompts=job["share_prompts"],
             kept_graphs_gib=job["kept_graphs_gib"],
-            recompute=job.get("recompute", False),
+            recompute=RecomputeOptions(**job.get("recompute", {})),
             precision=PRECISIONS[job.get("precision", "full")](**job.get("precision_options", {})),
             distributed_optimizer=job.get("distributed_optimizer", False),
         ),
         AdamOptions(lr=job["lr"], eps=job["eps"], clip_grad=job["clip_grad"]),
     )
-    batch = layout.share(pack(build_groups(job, layout)) if layout.is_leader else None)
+    groups = build_groups(job, layout)
+    if job.get("deal") and layout.is_leader:
+        groups = deal_groups(groups, layout, actor.work, job["minibatches"])
+    batch = layout.share(pack(groups) if layout.is_leader else None)
     method = build_method(job.get("method", {"grpo": {}})).phases[0].method
     indices = layout.gather_over_replicas(batch.index.tolist())
     minibatch_S = assign_minibatches(batch.index, indices, job["minibatches"])[batch.group]
@@ -114,8 +119,9 @@ def run(job: dict, layout: Layout) -> None:
         norm.append(metrics["grad/norm"])
     weights = {name: value.clone() for name, value in actor.named_weights()}
     gradients = export_gradients(actor)
+    held = layout.gather_over_replicas([len(batch.prompts)])
     if layout.rank == 0:
-        result = {"log_prob": log_prob, "entropy": entropy, "loss": loss, "norm": norm}
+        result = {"held": held, "log_prob": log_prob, "entropy": entropy, "loss": loss, "norm": norm}
         weights, gradients = ({n: v.cpu() for n, v in part.items()} for part in (weights, gradients))
         torch.save(result | {"weights": weights, "gradients": gradients}, job["out"])
 

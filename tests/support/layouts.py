@@ -17,6 +17,7 @@ LAYOUTS = {
     "tp2_sp": (2, {"tp": 2, "sequence_parallel": True}),
     "pp2": (2, {"pp": 2}),
     "pp2_vpp2": (2, {"pp": 2, "vpp": 2}),
+    "pp2_uneven": (2, {"pp": 2, "first_layers": 1}),
     "cp2": (2, {"cp": 2}),
     "dp2": (2, {}),
     "tp2_pp2": (4, {"tp": 2, "pp": 2}),
@@ -45,6 +46,7 @@ EXPERT_LAYOUTS = {
     "pp2_ep2": (4, {"pp": 2, "ep": 2}),
 }
 DEFAULT = {"tp": 1, "pp": 1, "vpp": None, "cp": 1, "sequence_parallel": False, "ep": 1, "etp": 1}
+DEFAULT |= {"first_layers": None, "last_layers": None}
 EVEN, UNEQUAL, EMPTY = [0, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]
 
 

@@ -1,0 +1,119 @@
+"""Counts the collectives of one step in the layouts of a job file; rank 0 of each world writes them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from megatron.core import parallel_state
+from support.actor_worker import build_groups
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from megaent.actor.megatron_actor import ActorOptions, MegatronActor
+from megaent.actor.optimizer import AdamOptions
+from megaent.actor.parallel import init_parallel
+from megaent.actor.sizes import Sizes
+from megaent.experience.pack import pack
+from megaent.loop.dealing import deal_groups, entries
+from megaent.methods import build_method
+from megaent.objective.estimate import estimate
+from megaent.objective.seen import Seen
+
+
+class Collectives(TorchDispatchMode):
+    """By kind, how many were entered and how many bytes of tensors they were handed by this rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "c10d":
+            kind = func.overloadpacket.__name__.strip("_")
+            self.count[kind] += 1
+            self.bytes[kind] += max(map(size, args))
+        return func(*args, **(kwargs or {}))
+
+
+def size(value: object) -> int:
+    """Bytes of the tensors in one argument: the larger of what is given and what is got."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(size, value)) if isinstance(value, (list, tuple)) else 0
+
+
+def run(job: dict) -> dict:
+    layout = init_parallel(Sizes(**job["layout"]), device=torch.device("cpu"), timeout_s=120, seed=1)
+    options = ActorOptions(
+        dtype="float32", microbatch_tokens=1000, distributed_optimizer=job["distributed_optimizer"]
+    )
+    actor = MegatronActor(Path(job["folder"]), layout, options, AdamOptions(lr=1e-3, clip_grad=1.0))
+    counted = {}
+
+    def counting(name: str, call):
+        with Collectives() as seen:
+            result = call()
+        counted[name] = {kind: [seen.count[kind], seen.bytes[kind]] for kind in sorted(seen.count)}
+        return result
+
+    groups = build_groups(job, layout)
+    if layout.is_leader:
+        groups = counting("deal", lambda: deal_groups(groups, layout, actor.work, 1))
+    batch = counting("share", lambda: layout.share(pack(groups) if layout.is_leader else None))
+    counting("entries", lambda: entries(batch, layout, actor.work))
+    scored = counting("score", lambda: actor.score(batch, temperature=1.0))
+    method = build_method({"grpo": {}}).phases[0].method
+    minibatch_S = torch.zeros_like(batch.group)
+    seen = Seen(batch=scored, population=layout, minibatch_S=minibatch_S, num_minibatches=1)
+    terms, _ = counting("estimate", lambda: estimate(method, seen))
+    counting("update", lambda: actor.update(scored, terms, method.loss, temperature=1.0, num_minibatches=1))
+    counted["parameters"] = sum(p.numel() for model in actor.models for p in model.parameters())
+    counted["tokens"] = batch.num_tokens
+    parallel_state.destroy_model_parallel()
+    return counted
+
+
+def run_rank(jobs: list[dict], rank: int, world: int, port: int, out: Path) -> None:
+    """In a process of its own, forked, so that torch and Megatron are imported once for all of them."""
+    where = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in where.items()}
+    found = {job["name"]: run(job) for job in jobs}
+    if rank == 0:
+        out.write_text(json.dumps(found))
+    os._exit(0)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def main(file: Path) -> None:
+    torch.set_num_threads(1)
+    fork = multiprocessing.get_context("fork")
+    for world, jobs in json.loads(file.read_text()).items():
+        port, out = free_port(), file.with_name(f"{world}.json")
+        ranks = [
+            fork.Process(target=run_rank, args=(jobs, rank, int(world), port, out))
+            for rank in range(int(world))
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(200)
+            if process.exitcode != 0:
+                for other in ranks:
+                    other.kill()
+                sys.exit(f"a rank of {world} ended with {process.exitcode}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
