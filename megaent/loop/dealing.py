@@ -39,7 +39,7 @@ def deal_groups(groups: Sequence[Group], layout: Placement, work: Work, num_mini
     parts: list[list[Group]] = [[] for _ in range(layout.dp)]
     for group in groups:
         parts[holder[group.index % SECOND_ROLLOUT]].append(group)
-    return layout.exchange(parts)
+    return sorted(layout.exchange(parts), key=lambda group: group.index)
 
 
 def entries(batch: Experience, layout: Placement, work: Work) -> list[Entry]:
