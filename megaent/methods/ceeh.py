@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from megaent.objective.advantages import GroupRelative
 from megaent.objective.aggregations import aggregation as aggregation_named
+from megaent.objective.checks import require
 from megaent.objective.compose import Part
 from megaent.objective.cores import clipped
 from megaent.objective.difficulty import EntropyByDifficulty, HardPrompts, RecordLength
@@ -69,6 +70,8 @@ def ceeh(
     """``lam0``, ``hard_mult``, ``entropy_schedule`` belong to variant me, ``alpha`` and ``kappa`` to ea."""
     if init not in _STARTS:
         raise ValueError(f"init must be one of {', '.join(_STARTS)}, got {init!r}")
+    for option, weight in (("ema_up", ema_up), ("ema_down", ema_down)):
+        require(0 <= weight < 1, option, "lie in [0, 1)", weight)
     hard = HardPrompts(flags=flags, mean=mean)
     terms, shaping = _exploration(variant, hard, lam0, hard_mult, entropy_schedule, alpha, kappa)
     rewards = (RecordLength(beta=beta, floor=floor),) if beta else ()

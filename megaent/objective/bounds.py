@@ -83,7 +83,7 @@ class EntropyCoefficient:
     mean_over: str = "low"
 
     def __post_init__(self) -> None:
-        require_one_of("mean_over", ("low", "all"), self.mean_over)
+        require_one_of("kl_mean", ("low", "all"), self.mean_over)
         require(0 < self.quantile < 1, "quantile", "lie in (0, 1)", self.quantile)
 
     @property

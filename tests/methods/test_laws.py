@@ -8,31 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 from support.batches import applied, gradients, minibatches, random_groups, scored_batch
-from support.builders import ThreadReplica, on_replicas
 from support.choices import Chosen, every_choice, methods_of
-from torch import Tensor
+from support.splits import PER_TOKEN, assert_same_on_replicas, groups_for, per_token
 
 from megaent.errors import EngineError
 from megaent.experience.pack import pack
 from megaent.methods import METHODS, build_method
 from megaent.objective.cores import Unclipped
-from megaent.objective.method import Method, Schedule
+from megaent.objective.method import Schedule
 from megaent.types import Experience, Group
 
 CHOICES = every_choice(METHODS)
 every = pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES.keys())
-PER_TOKEN = ("advantage", "weight", "policy_weight", "clip_low", "clip_high")
-
-
-def groups_for(method: Method, seed: int) -> list[Group]:
-    return random_groups(seed, second=method.second_rollout is not None)
-
-
-def per_token(terms) -> dict[str, Tensor]:
-    return {name: getattr(terms, name) for name in PER_TOKEN} | {
-        f"coef {k}": v for k, v in terms.coefs.items()
-    }
-
 
 # ---------------------------------------------------------------- splits
 
@@ -42,26 +29,7 @@ def per_token(terms) -> dict[str, Tensor]:
 def test_what_a_token_learns_does_not_depend_on_who_holds_it(chosen: Chosen, num_replicas: int) -> None:
     """Seven replicas leave some without a group."""
     for schedule, method in methods_of(chosen):
-        groups = groups_for(method, seed=1)
-        whole = scored_batch(groups, schedule)
-        expected, told = applied(method, schedule, whole, num_minibatches=2)
-        shares = [groups[i::num_replicas] for i in range(num_replicas)]
-        batches = [scored_batch(share, schedule) for share in shares]
-
-        def of_share(batch: Experience, replica: ThreadReplica, method=method, schedule=schedule):
-            return applied(method, schedule, batch, num_minibatches=2, population=replica)
-
-        found = on_replicas(of_share, batches)
-        by_order = {}
-        for terms, metrics in found:
-            for name, value in metrics.items():
-                assert value == told[name], name
-            rows = zip(*[terms.order.tolist(), *[v.tolist() for v in per_token(terms).values()]], strict=True)
-            by_order |= {row[0]: row[1:] for row in rows}
-        assert by_order.keys() == set(expected.order.tolist())
-        values = torch.tensor([by_order[order] for order in expected.order.tolist()], dtype=torch.float64)
-        for column, (name, value) in enumerate(per_token(expected).items()):
-            assert torch.equal(values[:, column], value.double()), name
+        assert_same_on_replicas(schedule, method, num_replicas=num_replicas)
 
 
 @every

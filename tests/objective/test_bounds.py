@@ -68,7 +68,7 @@ def test_no_tokens_and_no_trained_tokens() -> None:
         (lambda: EntropyBounds(quantile=1.0), r"quantile must lie in \(0, 1\), got 1.0"),
         (lambda: EntropyBounds(low_entropy=-0.1), r"clip_low_entropy must lie in \[0, 1\], got -0.1"),
         (lambda: EntropyBounds(high_entropy=2.0), r"clip_high_entropy must lie in \[0, 1\], got 2.0"),
-        (lambda: EntropyCoefficient(mean_over="some"), "mean_over must be one of low, all, got 'some'"),
+        (lambda: EntropyCoefficient(mean_over="some"), "kl_mean must be one of low, all, got 'some'"),
     ],
 )
 def test_a_bad_option_is_refused_by_name(make, said: str) -> None:

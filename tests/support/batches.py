@@ -93,9 +93,11 @@ def scored_batch(groups: Sequence[Group], schedule: Schedule | None = None, *, s
     return batch if schedule is None else replace(batch, history=history_columns(groups, schedule))
 
 
-def history_columns(groups: Sequence[Group], schedule: Schedule) -> dict[str, Tensor]:
-    """As in the second step of a run: every prompt of ``p0`` to ``p9`` was met once before."""
-    state = MethodState(schedule, [f"p{i}" for i in range(10)])
+def history_columns(
+    groups: Sequence[Group], schedule: Schedule, *, num_prompts: int = 10
+) -> dict[str, Tensor]:
+    """As in the second step of a run of ``num_prompts``: ``p0`` to ``p9`` were met once before."""
+    state = MethodState(schedule, [f"p{i}" for i in range(num_prompts)])
     if state.history is None:
         return {}
     state.history.commit(1, [outcome(random_group(i, size=4, seed=99)) for i in range(10)])

@@ -33,6 +33,10 @@ FORMS: dict[str, Chosen] = {
     "stare above its target": {"stare": {"target": 0.01}},
     "repo with a zeta of its own": {"repo": {"adaptive": False, "zeta": 0.3}},
     "pear on a part": {"pear": {"alpha": 0.5, "score": 0.9, "wrong": 0.1}},
+    "forking_tokens with an overlong penalty": {"forking_tokens": {"max_length": 30, "buffer": 10}},
+    "adaptive_entropy between bounds": {
+        "adaptive_entropy": {"low": 1e-3, "high": 2e-3, "start_coef": 1.5e-3, "delta": 1e-3}
+    },
     "clip_cov with many candidates": {"clip_cov": {"fraction": 0.1, "cov_low": 0.0}},
 }
 
