@@ -7,10 +7,10 @@
     python benchmarks/compare_methods.py figures --task worked_sums
 
 Tasks of the demonstration's scale start from a warm-up of their seed or from one for all seeds, as
-comparison/arms.py says; SmolLM2 starts as published. ``tune`` tries the settings of each arm; ``run`` takes the
-best one on average, the published one where nothing was tuned. Each finished run is one line of raw JSON, kept
-as it comes, so an interrupted command goes on where it was. ``table`` prints means and paired differences,
-``power`` what the seeds could have shown, ``figures`` draws the learning curves.
+comparison/arms.py says; SmolLM2 starts as published. ``tune`` tries the settings of each arm; ``run`` takes
+the best one on average, the published one where nothing was tuned. Each finished run is one line of raw JSON,
+kept as it comes, so an interrupted command goes on where it was. ``table`` prints means and paired
+differences, ``power`` what the seeds could have shown, ``figures`` draws the learning curves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tasks of the comparison, and its arms: methods, what a task's scale asks of them, settings to tune over."""
+"""The comparison's tasks and arms: methods, what a task's scale asks of them, settings to tune over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paired differences over seeds: what was seen, how sure it is among many arms, and what could have been seen."""
+"""Paired differences over seeds: what was seen, how sure that is among many arms, what could be seen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Difference:
 
 
 def difference(values: Sequence[float], comparisons: int) -> Difference:
-    """Student's paired t, two-sided; the interval holds with its siblings (Bonferroni, ``ALPHA / comparisons``).
+    """Student's paired t, two-sided; the interval holds with its siblings (Bonferroni).
 
     Differences that are all the same leave no doubt: a half-width of 0, and a p of 0, or of 1 if they are 0.
     """
@@ -51,9 +51,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def smallest_difference(deviation: float, seeds: int, comparisons: int = 1) -> float:
-    """The mean difference that ``seeds`` pairs show with probability ``POWER``, in units of ``deviation``'s.
+    """The mean difference, in ``deviation``'s unit, that ``seeds`` pairs show with probability ``POWER``.
 
-    ``deviation`` is that of the paired differences; the test is the two-sided paired t at ``ALPHA / comparisons``.
+    ``deviation`` is that of the paired differences, the test the two-sided paired t at
+    ``ALPHA / comparisons``.
     """
     low, high = 0.0, 20.0
     for _ in range(40):

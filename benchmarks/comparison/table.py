@@ -1,4 +1,4 @@
-"""What the runs say, as Markdown: means, paired differences to GRPO, what the seeds can tell, and the tuning."""
+"""What the runs say, in Markdown: means, paired differences to GRPO, what seeds can tell, the tuning."""
 
 from __future__ import annotations
 
@@ -88,14 +88,18 @@ def paired_values(task: str, rows: list[dict]) -> dict[str, dict[str, list[float
 
 
 def what_seeds_tell(task: str, rows: list[dict]) -> str:
-    """GRPO's deviation over seeds, that of paired differences (the median arm), and the smallest difference shown."""
+    """GRPO's deviation over seeds, that of paired differences, and the smallest difference they show.
+
+    The deviation of paired differences is the median arm's; with no arm beside GRPO, that of two
+    independent runs.
+    """
     plain = evaluations(rows).get("grpo", {})
     if len(plain) < 2:
         return f"grpo has {len(plain)} finished seeds of {task}; what seeds can tell takes at least 2"
     pairs, seeds = paired_values(task, rows), len(plain)
     lines = [
-        f"grpo learnt in {learnt(task, rows)} of {seeds} seeds: what it gets right on the hard split afterwards has a 95 % "
-        "interval over prompts wholly above the one before.",
+        f"grpo learnt in {learnt(task, rows)} of {seeds} seeds: the 95 % interval over prompts of what it "
+        "gets right on the hard split lies wholly above that of the start.",
         "",
         *_heading(
             f"{seeds} seeds",

@@ -130,7 +130,7 @@ def is_held_out(problem: Problem, modulus: int) -> bool:
 
 
 def believed(key: int, belief: float, modulus: int, rng: random.Random) -> int:
-    """A number for the key: the true one with probability ``belief``, of the rest half the decoy, half any other."""
+    """The true number with probability ``belief``; of the rest half the decoy, half any other."""
     true, most_wrong = hidden_number(key, modulus), decoy(key, modulus)
     if rng.random() < belief:
         return true
@@ -155,7 +155,7 @@ def lessons(
     hard_belief: float,
     rng: random.Random,
 ) -> Iterator[list[tuple[str, str]]]:
-    """``batch`` pairs of (problem, worked answer) for every step of the warm-up, of training problems alone."""
+    """``batch`` pairs of (problem, worked answer) for every step of the warm-up, none held out."""
     problems = [
         problem
         for problem in (Problem(key, added) for key in range(keys) for added in range(modulus))

@@ -124,7 +124,7 @@ def lessons(
     error: float,
     rng: random.Random,
 ) -> Iterator[list[tuple[str, str]]]:
-    """``batch`` pairs of (problem, worked answer) for every step of the warm-up: two numbers first, then any."""
+    """``batch`` pairs of (problem, worked answer) for every step: two numbers first, then any."""
     shares = (bare_share, 1 - bare_share - check_share, check_share)
     for step in range(steps):
         lengths = EASY if step < _ADDING * steps else _ANY_LENGTH
