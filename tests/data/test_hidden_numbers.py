@@ -1,4 +1,4 @@
-"""Hidden numbers: one number a key whatever the seed, beliefs as told, nothing evaluated that was trained on."""
+"""Hidden numbers: one a key whatever the seed, beliefs as told, nothing evaluated that was trained on."""
 
 from __future__ import annotations
 
