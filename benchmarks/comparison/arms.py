@@ -54,7 +54,9 @@ def arms(task: str) -> dict[str, Arm]:
     rising = ("method.reward_at_limit=0.9", "method.compress_share=0.25")
     stronger = ("method.target=0.4", "method.high=0.05", "method.delta=0.002")
     return {
-        "grpo": Arm("grpo", over("optim.lr", *(_rounded(scale.lr * f) for f in (1, 5 / 3, 2 / 3)))),
+        # Every arm has the experiment's learning rate, so GRPO has nothing to tune; faster is an arm of its own.
+        "grpo": Arm("grpo", ((),)),
+        "grpo_faster": Arm("grpo", over("optim.lr", _rounded(scale.lr * 5 / 3))),
         "linear_length": Arm("linear_length", over("method.coef", 0.1, 0.3, 0.02), (tokens,)),
         "ceeh_me": Arm("ceeh", (("method.lam0=0.001",), ("method.beta=0.02", "method.lam0=0.005"),
                                 ("method.lam0=0.005",))),
@@ -103,7 +105,7 @@ def overrides(task: str, arm: Arm, setting: Sequence[str], seed: int, steps: int
         "run.threads=1",
         "run.tensorboard=false",
         "run.responses_kept=0",
-        "run.table_responses=64",
+        "run.table_responses=16",
         *([f"model.warmup_seed={seed}"] if scale.own_start else []),
         *scale.words,
         *arm.words,
