@@ -54,7 +54,7 @@ def arms(task: str) -> dict[str, Arm]:
     rising = ("method.reward_at_limit=0.9", "method.compress_share=0.25")
     stronger = ("method.target=0.4", "method.high=0.05", "method.delta=0.002")
     return {
-        # Every arm has the experiment's learning rate, so GRPO has nothing to tune; faster is an arm of its own.
+        # All share the experiment's learning rate, so GRPO has nothing to tune; faster is an arm of its own.
         "grpo": Arm("grpo", ((),)),
         "grpo_faster": Arm("grpo", over("optim.lr", _rounded(scale.lr * 5 / 3))),
         "linear_length": Arm("linear_length", over("method.coef", 0.1, 0.3, 0.02), (tokens,)),
