@@ -15,6 +15,8 @@ from pathlib import Path
 
 from comparison.arms import SCALES
 
+from megaent.lifetime import end_with_parent, tied_to_this_process
+
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("accuracy/mean", "length/mean", "entropy/mean", "entropy/top20_share", "grad/norm")
 OF_METHODS = ("ceeh", "egrc", "sent", "less", "etr")  # areas of metrics that are kept too
@@ -69,10 +71,8 @@ def run_all(jobs: list[dict], out: Path, workers: int) -> None:
     print(f"{len(jobs) - len(left)} of {len(jobs)} runs are there already; {len(left)} to go", flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    context = multiprocessing.get_context("spawn")
     at = commit()
-    # Not a Pool: its workers are daemons, and a run starts processes of its own to write checkpoints.
-    with ProcessPoolExecutor(workers, mp_context=context) as pool, out.open("a") as file:
+    with pool_of(workers) as pool, out.open("a") as file:
         runs = [pool.submit(run_one, job) for job in left]
         for number, row in enumerate((run.result() for run in as_completed(runs)), 1):
             file.write(json.dumps(row | {"commit": at}) + "\n")
@@ -83,6 +83,22 @@ def run_all(jobs: list[dict], out: Path, workers: int) -> None:
                 f"{row['arm']} {' '.join(row['setting'])} seed {row['seed']}: {told(row)}",
                 flush=True,
             )
+
+
+def pool_of(workers: int) -> ProcessPoolExecutor:
+    """Fresh processes that end with this one, however it ends.
+
+    Not a Pool: its workers are daemons, and a run starts processes of its own to write checkpoints.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_end_with, initargs=(tied_to_this_process(),)
+    )
+
+
+def _end_with(parent: dict[str, str]) -> None:
+    os.environ.update(parent)
+    end_with_parent()
 
 
 def told(row: dict) -> str:

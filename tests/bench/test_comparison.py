@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +151,31 @@ def test_what_is_there_is_not_run_again(tmp_path: Path, rows: list[dict]) -> Non
     kept.write_text("".join(json.dumps(r) + "\n" for r in rows))
     runs.run_all([dict(r) for r in rows], kept, workers=1)
     assert runs.read(kept) == rows
+
+
+WORKING = """
+import os, sys, time
+from comparison.runs import pool_of
+if __name__ == "__main__":
+    with pool_of(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.full
+def test_a_killed_comparison_leaves_no_run_behind(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "working.py").write_text(WORKING)
+    path = os.pathsep.join([str(repository / "benchmarks"), str(repository)])
+    command = [sys.executable, str(tmp_path / "working.py")]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE) as parent:
+        worker = Path("/proc", parent.stdout.readline().decode().strip())
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while worker.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not worker.exists()
 
 
 # ---------------------------------------------------------------- arms
