@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median, stdev
 
-from comparison.arms import SCALES
+from comparison.arms import SCALES, arms
 from comparison.paired import ALPHA, difference, holm, smallest_difference
 
 from megaent.report.interval import mean_of
@@ -91,25 +91,25 @@ def what_seeds_tell(task: str, rows: list[dict]) -> str:
     """GRPO's deviation over seeds, that of paired differences, and the smallest difference they show.
 
     The deviation of paired differences is the median arm's; with no arm beside GRPO, that of two
-    independent runs.
+    independent runs. A difference is shown by an arm alone, or by one of all arms that there are.
     """
     plain = evaluations(rows).get("grpo", {})
     if len(plain) < 2:
         return f"grpo has {len(plain)} finished seeds of {task}; what seeds can tell takes at least 2"
-    pairs, seeds = paired_values(task, rows), len(plain)
+    pairs, seeds, others = paired_values(task, rows), len(plain), len(arms(task)) - 1
     lines = [
         f"grpo learnt in {learnt(task, rows)} of {seeds} seeds: the 95 % interval over prompts of what it "
         "gets right on the hard split lies wholly above that of the start.",
         "",
         *_heading(
             f"{seeds} seeds",
-            ["grpo", "deviation", "of differences", "shown by one arm", f"by one of {len(pairs)}", "in %"],
+            ["grpo", "deviation", "of differences", "shown by one arm", f"by one of {others}", "in %"],
         ),
     ]
     for heading, key in columns(task).items():
         values = [evaluation[key] for evaluation in plain.values()]
         spread = median([stdev(v[heading]) for v in pairs.values()] or [math.sqrt(2) * stdev(values)])
-        alone, among = (smallest_difference(spread, seeds, m) for m in (1, max(1, len(pairs))))
+        alone, among = (smallest_difference(spread, seeds, m) for m in (1, others))
         share = (
             f"{100 * alone / fmean(values):.1f}, {100 * among / fmean(values):.1f}" if fmean(values) else ""
         )
