@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACROSS = 5
-PANEL = (2.3, 1.7)  # inches
+PANEL = (2.6, 2.0)  # inches
 CURVES = {"accuracy/mean": "accuracy", "length/mean": "tokens", "entropy/mean": "entropy, nats"}
 
 
 def draw(task: str, rows: list[dict], folder: Path) -> list[Path]:
     """One picture a quantity, a panel an arm; GRPO in grey behind each."""
+    if not set(_arms(rows)) - {"grpo"}:
+        raise ValueError(f"a picture needs an arm beside grpo, and {task} has none that finished")
     series = {
         name.split("/")[0]: {
             arm: [row["trajectory"][name] for row in rows if row["arm"] == arm] for arm in _arms(rows)
@@ -49,19 +51,20 @@ def _picture(curves: dict[str, list[list[float]]], along: str, up: str, path: Pa
     from matplotlib.figure import Figure
 
     others = [arm for arm in curves if arm != "grpo"]
-    down = -(-max(1, len(others)) // ACROSS)
-    figure = Figure(figsize=(PANEL[0] * ACROSS, PANEL[1] * down), layout="constrained")
-    panels = figure.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False).flat
-    for panel, arm in zip(panels, others, strict=False):
+    across = min(ACROSS, len(others))
+    down = -(-len(others) // across)
+    figure = Figure(figsize=(PANEL[0] * across, PANEL[1] * down), layout="constrained")
+    panels = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for arm, panel in zip(others, panels, strict=False):
         _line(panel, curves.get("grpo", []), "0.5")
         _line(panel, curves[arm], "C0")
         panel.set_title(arm, fontsize=8)
         panel.tick_params(labelsize=7)
-    for panel in list(panels):
+    for panel in panels[len(others) :]:
         panel.set_axis_off()
     figure.supxlabel(along, fontsize=8)
     figure.supylabel(up, fontsize=8)
-    figure.savefig(path, dpi=90, metadata={"Software": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
     return path
 
 

@@ -146,6 +146,11 @@ def test_pictures_show_every_arm_and_stay_small(rows: list[dict], tmp_path: Path
     assert all(1_000 < path.stat().st_size < 150_000 for path in drawn)
 
 
+def test_a_picture_of_grpo_alone_is_refused(rows: list[dict], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs an arm beside grpo, and worked_sums has none"):
+        figures.draw("worked_sums", [r for r in rows if r["arm"] == "grpo"], tmp_path)
+
+
 def test_what_is_there_is_not_run_again(tmp_path: Path, rows: list[dict]) -> None:
     kept = tmp_path / "rows.jsonl"
     kept.write_text("".join(json.dumps(r) + "\n" for r in rows))
