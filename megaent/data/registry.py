@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from megaent.data.addition import AdditionOptions, load_addition
 from megaent.data.chain_sum import ChainSumOptions, load_chain_sum
+from megaent.data.hidden_numbers import HiddenNumbersOptions, load_hidden_numbers
 from megaent.data.jsonl import JsonlOptions, load_jsonl
 from megaent.data.options import DataOptions
 from megaent.data.reasoning_gym import ReasoningGymOptions, load_reasoning_gym
 from megaent.data.task import Task
 from megaent.data.two_strategies import TwoStrategiesOptions, load_two_strategies
+from megaent.data.worked_sums import WorkedSumsOptions, load_worked_sums
 from megaent.errors import ConfigError, DataError
 
 
@@ -25,6 +27,10 @@ TASKS = {
     "chain_sum": Entry(ChainSumOptions, lambda options, model, _: load_chain_sum(options, model)),
     "two_strategies": Entry(
         TwoStrategiesOptions, lambda options, model, _: load_two_strategies(options, model)
+    ),
+    "worked_sums": Entry(WorkedSumsOptions, lambda options, model, _: load_worked_sums(options, model)),
+    "hidden_numbers": Entry(
+        HiddenNumbersOptions, lambda options, model, _: load_hidden_numbers(options, model)
     ),
     "addition": Entry(AdditionOptions, lambda options, model, _: load_addition(options, model)),
     "reasoning_gym": Entry(

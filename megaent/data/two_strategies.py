@@ -178,18 +178,18 @@ def _distinct(lengths: tuple[int, ...], number: int, draw: Callable[[int], Probl
 def teacher_trace(problem: Problem, *, style: str, modulus: int, error: float, rng: random.Random) -> str:
     """A worked answer in one of ``STYLES``; each of its results is wrong with probability ``error``."""
     if style == "terse":
-        return f"= {_slipped(sum(problem.numbers), modulus, error, rng)}"
+        return f"= {slipped(sum(problem.numbers), modulus, error, rng)}"
     (letter, total), *others = problem.named
     words = ["so", letter, str(total)]
     for letter, number in others:
-        total = _slipped(total + number, modulus, error, rng)
+        total = slipped(total + number, modulus, error, rng)
         words += [";", letter, str(number), "=", str(total)]
         if style == "check":
             words += ["chk", str(total)]
     return " ".join(words)
 
 
-def _slipped(true: int, modulus: int, error: float, rng: random.Random) -> int:
+def slipped(true: int, modulus: int, error: float, rng: random.Random) -> int:
     slip = rng.choice(_SLIPS) if rng.random() < error else 0
     return (true + slip) % modulus
 

@@ -39,6 +39,11 @@ def student_quantile(probability: float, freedom: int) -> float:
     return math.sqrt(freedom) * math.tan(low)
 
 
+def student_two_sided(t: float, freedom: int) -> float:
+    """The p-value of ``t``: the probability that Student's t of ``freedom`` degrees is as far from 0."""
+    return max(0.0, 1 - _student_mass(math.atan(abs(t) / math.sqrt(freedom)), freedom))
+
+
 def _student_mass(theta: float, freedom: int) -> float:
     """Probability that |t| < sqrt(freedom) tan(theta).
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
-from megaent.data import chain_sum, two_strategies
+from megaent.data import chain_sum, hidden_numbers, two_strategies, worked_sums
 from megaent.data.chain_sum import ChainSumOptions
+from megaent.data.hidden_numbers import HiddenNumbersOptions
 from megaent.data.options import DataOptions
 from megaent.data.two_strategies import TwoStrategiesOptions
+from megaent.data.worked_sums import WorkedSumsOptions
 from megaent.errors import ConfigError
 from megaent.small_models.options import DemoModelOptions
 
@@ -106,19 +108,72 @@ class TwoStrategiesRecipe(WarmupRecipe):
         )
 
 
-RECIPES: tuple[type[WarmupRecipe], ...] = (ChainSumRecipe, TwoStrategiesRecipe)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkedSumsRecipe(WarmupRecipe):
+    task: ClassVar[str] = "worked_sums"
+    rope_theta: ClassVar[float] = 100.0  # as above
+
+    modulus: int
+    bare_share: float
+    check_share: float
+    teacher_error: float
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return two_strategies.vocabulary(self.modulus)
+
+    def lessons(self, rng: random.Random) -> Iterator[list[tuple[str, str]]]:
+        return worked_sums.lessons(
+            steps=self.steps,
+            batch=self.batch,
+            modulus=self.modulus,
+            bare_share=self.bare_share,
+            check_share=self.check_share,
+            error=self.teacher_error,
+            rng=rng,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenNumbersRecipe(WarmupRecipe):
+    task: ClassVar[str] = "hidden_numbers"
+    rope_theta: ClassVar[float] = 100.0  # as above
+
+    modulus: int
+    keys: int
+    easy_belief: float
+    hard_belief: float
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return hidden_numbers.vocabulary(self.modulus)
+
+    def lessons(self, rng: random.Random) -> Iterator[list[tuple[str, str]]]:
+        return hidden_numbers.lessons(
+            steps=self.steps,
+            batch=self.batch,
+            modulus=self.modulus,
+            keys=self.keys,
+            easy_belief=self.easy_belief,
+            hard_belief=self.hard_belief,
+            rng=rng,
+        )
+
+
+_RECIPE_OF: dict[type[DataOptions], type[WarmupRecipe]] = {
+    ChainSumOptions: ChainSumRecipe,
+    TwoStrategiesOptions: TwoStrategiesRecipe,
+    WorkedSumsOptions: WorkedSumsRecipe,
+    HiddenNumbersOptions: HiddenNumbersRecipe,
+}
+RECIPES = tuple(_RECIPE_OF.values())
 
 
 def recipe_of(model: DemoModelOptions, data: DataOptions) -> WarmupRecipe:
-    match data:
-        case ChainSumOptions():
-            kind = ChainSumRecipe
-        case TwoStrategiesOptions():
-            kind = TwoStrategiesRecipe
-        case _:
-            raise ConfigError(
-                f"model=demo knows data=chain_sum and data=two_strategies, got {type(data).__name__}"
-            )
+    if type(data) not in _RECIPE_OF:
+        known = ", ".join(kind.task for kind in RECIPES)
+        raise ConfigError(f"model=demo knows data={known}, got {type(data).__name__}")
+    kind = _RECIPE_OF[type(data)]
     shared = {
         "hidden_size": model.hidden_size,
         "num_layers": model.num_layers,

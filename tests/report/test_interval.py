@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from megaent.report.interval import mean_of, student_quantile
+from megaent.report.interval import mean_of, student_quantile, student_two_sided
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,17 @@ def test_the_interval_of_three_seeds_by_hand() -> None:
 
 def test_one_observation_has_no_interval() -> None:
     assert mean_of([0.25]) == (0.25, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("t", "freedom", "p"),
+    # 2 * scipy.stats.t.sf(|t|, freedom), scipy 1.17.
+    [
+        (0.0, 3, 1.0),
+        (1.5, 1, 0.3743340836219977),
+        (2.5, 4, 0.06676654481198814),
+        (-3.1, 19, 0.005895120947890749),
+    ],
+)
+def test_the_p_value_is_scipys(t: float, freedom: int, p: float) -> None:
+    assert student_two_sided(t, freedom) == pytest.approx(p, rel=1e-12)

@@ -13,9 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from megaent.data.chain_sum import ChainSumOptions
+from megaent.data.hidden_numbers import HiddenNumbersOptions
 from megaent.data.jsonl import JsonlOptions
 from megaent.data.options import DataOptions
 from megaent.data.two_strategies import TwoStrategiesOptions
+from megaent.data.worked_sums import WorkedSumsOptions
 from megaent.errors import ConfigError, ModelError
 from megaent.small_models.options import DemoModelOptions
 from megaent.small_models.sealed_folder import is_intact
@@ -129,6 +131,27 @@ def test_what_shapes_two_strategies_names_its_folder() -> None:
     assert recipe_of(MODEL, same) == recipe_of(MODEL, data)
 
 
+@pytest.mark.parametrize(
+    ("data", "shaping", "free"),
+    [
+        (
+            WorkedSumsOptions(),
+            {"modulus": 11, "bare_share": 0.1, "check_share": 0.1, "teacher_error": 0.5},
+            {"train_prompts": 7, "seed": 5, "easy_fraction": 0.1},
+        ),
+        (
+            HiddenNumbersOptions(),
+            {"modulus": 11, "keys": 20, "easy_belief": 0.4, "hard_belief": 0.1},
+            {"train_prompts": 7, "seed": 5},
+        ),
+    ],
+)
+def test_what_shapes_a_task_names_its_folder(data: DataOptions, shaping: dict, free: dict) -> None:
+    names = {recipe_of(MODEL, replace(data, **{k: v})).name for k, v in shaping.items()}
+    assert len(names | {recipe_of(MODEL, data).name}) == len(shaping) + 1
+    assert recipe_of(MODEL, replace(data, **free)) == recipe_of(MODEL, data)
+
+
 def test_two_strategies_has_words_and_rotations_of_its_own() -> None:
     recipe = recipe_of(replace(MODEL, warmup_steps=3), TwoStrategiesOptions(teacher_error=0.0))
     model, tokenizer = make_model(recipe), make_tokenizer(recipe.vocabulary)
@@ -146,5 +169,7 @@ def test_two_strategies_has_words_and_rotations_of_its_own() -> None:
 
 
 def test_a_task_without_lessons_is_refused() -> None:
-    with pytest.raises(ConfigError, match="model=demo knows data=chain_sum and data=two_strategies"):
+    with pytest.raises(
+        ConfigError, match="model=demo knows data=chain_sum, two_strategies, worked_sums, hidden"
+    ):
         recipe_of(MODEL, JsonlOptions())
