@@ -20,7 +20,7 @@ WORDS = {
     "etr": ("method.form=released",),
     "siren": ("method.anchor=0.5",),
     "stare": ("method.target=5.0",),
-    "pear": ("method.thinking_end=A",),
+    "pear": ("method.thinking_end=so",),
     "linear_length": ("method.max_length=24",),
     "cosine_reward": ("method.max_length=24",),
 }

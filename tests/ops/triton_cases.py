@@ -345,3 +345,9 @@ def test_the_registered_ops_keep_their_word(rng: torch.Generator) -> None:
     g, h = cotangents.float()
     arguments = (logits, target, whole([part]), g, h, None, None, None, 0, 1.0, torch.zeros_like(logits))
     torch.library.opcheck(ops.logits_stats_backward.default, arguments, test_utils=checks)
+
+
+def test_the_entropy_over_a_nucleus_is_refused_by_name() -> None:
+    zeros = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="backend triton has no nucleus entropy"):
+        triton.mass_by_digit(torch.zeros(2, 5), torch.zeros(2), zeros, shift=24, inv_temperature=1.0)
