@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, field, fields, make_dataclass
+from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from megaent import config_folder
-from megaent.actor.options import OptimOptions, ParallelOptions
 from megaent.actor.precision import PRECISIONS
 from megaent.actor.sizes import Divisible, world_size
 from megaent.config.overrides import as_typed
@@ -25,8 +24,7 @@ from megaent.errors import ConfigError
 from megaent.methods import METHODS, build_method
 from megaent.methods.options import options_of
 from megaent.options import require
-from megaent.rollout.sglang.options import SyncOptions
-from megaent.run.config import CheckpointOptions, EvaluateOptions, RunOptions, TrainConfig
+from megaent.run.config import TrainConfig
 from megaent.run.engines import ENGINES
 from megaent.run.models import MODELS, check_model, shape
 
@@ -176,7 +174,13 @@ def _explain(error: Exception) -> str:
     cause = error.__cause__
     if cause is not None:
         text += ": " + " ".join(str(cause).split()).split(" full_key")[0]
-    return text.split(" Config search path")[0]
+    group = re.search(r"override ([\w.]+)=.*Invalid type assigned: \w+ is not a subclass of (\w+)", text)
+    if group is None:
+        return text.split(" Config search path")[0]
+    key, kind = group.groups()
+    own = next(fields(node) for node in _nodes() if node.__name__ == kind)
+    names = ", ".join(f"{key}.{item.name}" for item in own)
+    return f"{key} has options of its own and no value; set one of {names}"
 
 
 def text_keys() -> set[str]:
@@ -190,14 +194,13 @@ def _known_keys() -> set[str]:
 
 
 def _nodes() -> list[type]:
-    grouped: list[type] = [node for group in _GROUPS.values() for node in group.values()]
-    return [
-        *grouped,
-        TrainConfig,
-        RunOptions,
-        CheckpointOptions,
-        EvaluateOptions,
-        OptimOptions,
-        ParallelOptions,
-        SyncOptions,
-    ]
+    """Every family's options, and those that they hold."""
+    waiting = [TrainConfig, *(node for group in _GROUPS.values() for node in group.values())]
+    found: dict[type, None] = {}
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found[node] = None
+            held = (item.default_factory for item in fields(node))
+            waiting += [kind for kind in held if isinstance(kind, type) and is_dataclass(kind)]
+    return list(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,28 @@ def test_a_number_that_is_not_finite_is_refused_by_its_key(word: str) -> None:
 
 def test_a_quoted_value_stays_quoted(tmp_path: Path) -> None:
     assert compose_config([*JSONL, "data.instruction='a, b'"])[0].data.instruction == "a, b"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "model.recompute=true",
+            "model.recompute has options of its own and no value; set one of model.recompute.granularity, ",
+        ),
+        ("optim=3", "optim has options of its own and no value; set one of optim.lr, "),
+        (
+            "parallel=tensor",
+            "parallel has options of its own and no value; set one of parallel.tensor_model_parallel_size, ",
+        ),
+        ("checkpoint=10", "checkpoint has options of its own and no value; set one of checkpoint.every, "),
+    ],
+)
+def test_a_value_for_a_group_of_options_is_refused_with_their_names(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compose_config(["experiment=demo", word])
+
+
+def test_an_option_within_options_is_known_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean granularity"):
+        compose_config(["experiment=demo", "model.recompute.granulrity=full"])
