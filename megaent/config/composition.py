@@ -184,8 +184,9 @@ def _explain(error: Exception) -> str:
 
 
 def text_keys() -> set[str]:
-    """Names of the options that hold text; nowhere are they lists or numbers as well."""
-    return {item.name for node in _nodes() for item in fields(node) if item.type in ("str", "Optional[str]")}
+    """Names of the options that hold text; nowhere are they lists or numbers as well. A group's is none."""
+    text = {item.name for node in _nodes() for item in fields(node) if item.type in ("str", "Optional[str]")}
+    return text - {item.name for item in fields(TrainConfig)}
 
 
 def _known_keys() -> set[str]:

@@ -63,8 +63,15 @@ def _start(ranks: int, words: list[str], limit_s: float) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode:
-        last = "\n".join(said.splitlines()[-15:])
-        raise RunError(f"a run ended with code {process.returncode}: {' '.join(command)}\n{last}")
+        raise RunError(
+            f"a run ended with code {process.returncode}: {' '.join(command)}\n{_why(said.splitlines())}"
+        )
+
+
+def _why(said: list[str]) -> str:
+    """The run's own message, without what torchrun adds below it; its last lines where there is none."""
+    own = [line for line in said if line.startswith("megaent")]
+    return "\n".join(own or said[-15:])
 
 
 def read_measured(metrics: Path) -> Measured:

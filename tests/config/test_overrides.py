@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megaent.actor.recompute import RecomputeOptions
 from megaent.config.composition import compose_config
 from megaent.config.overrides import as_typed
 from megaent.errors import ConfigError
@@ -100,3 +103,10 @@ def test_a_value_for_a_group_of_options_is_refused_with_their_names(word: str, m
 def test_an_option_within_options_is_known_by_its_name() -> None:
     with pytest.raises(ConfigError, match="did you mean granularity"):
         compose_config(["experiment=demo", "model.recompute.granulrity=full"])
+
+
+def test_a_group_stays_a_list_where_an_option_has_its_name() -> None:
+    """``model.recompute.method`` is text; ``method`` is the group."""
+    assert "method" in {item.name for item in fields(RecomputeOptions)}
+    text = compose_config(["experiment=demo", "method=[kl_cov,less]"])[1]
+    assert set(yaml.safe_load(text)["method"]) == {"kl_cov", "less"}
