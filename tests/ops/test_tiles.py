@@ -53,6 +53,7 @@ def test_any_tiles_give_what_whole_rows_give(
         "group": None,
         "extras": EXTRAS,
         "has_reference": True,
+        "nucleus_p": None,
         "backend": backend,
     }
     shard = shard_of(logits, target, COLUMNS, **options)
@@ -103,6 +104,7 @@ def test_two_policies_without_a_common_tile(rng: torch.Generator) -> None:
         group=None,
         extras=(),
         has_reference=True,
+        nucleus_p=None,
         backend="reference",
     )
     merged = None
