@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from megaent.errors import RunError
 from megaent.plan.cluster import Cluster
 from megaent.plan.constants import Constants
 from megaent.plan.machine import Machine
+from megaent.scale.processes import run_module
 
 _ROUNDS = 7
 _EXCHANGE_LIMIT_S = 120.0
@@ -117,17 +115,8 @@ def _copy_rate(*, num_bytes: int = 64 * 2**20) -> float:
 
 def _exchange() -> tuple[float, float]:
     """Bytes a second and seconds of latency of an all-gather between two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    try:
-        done = subprocess.run(
-            [*command, "-m", "megaent.actor.exchange_rate"], capture_output=True, text=True,
-            timeout=_EXCHANGE_LIMIT_S, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise RunError(f"two processes did not exchange within {_EXCHANGE_LIMIT_S:g} s") from error
-    if done.returncode:
-        raise RunError(f"two processes could not exchange:\n{done.stderr[-2000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    said = run_module("megaent.actor.exchange_rate", [], ranks=2, limit_s=_EXCHANGE_LIMIT_S)
+    found = next(json.loads(line) for line in said if line.startswith("{"))
     return found["bytes_per_s"], found["latency_s"]
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from megaent.errors import RunError
+from megaent.report.metrics import read_metrics
+from megaent.scale.processes import run_module
 from megaent.scale.series import Point
 from megaent.small_models.random_model import make_random_model
 
@@ -36,47 +32,12 @@ def measure(point: Point, folder: Path, *, steps: int, device: str, limit_s: flo
     run = folder / "runs" / point.name
     shutil.rmtree(run, ignore_errors=True)
     words = [*point.words, f"model.path={model}", f"run.dir={run}", f"steps={steps}", f"device={device}"]
-    _start(point.ranks, words, limit_s)
+    run_module("megaent", ["train", *words], ranks=point.ranks, limit_s=limit_s)
     return read_measured(run / "metrics.jsonl")
 
 
-def _start(ranks: int, words: list[str], limit_s: float) -> None:
-    one = [sys.executable, "-m", "megaent"]
-    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = [*([*several, "-m", "megaent"] if ranks > 1 else one), "train", *words]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired as error:
-        raise RunError(f"a run did not end within {limit_s:g} s: {' '.join(command)}") from error
-    finally:
-        if process.poll() is None:  # with the ranks that it started
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode:
-        raise RunError(
-            f"a run ended with code {process.returncode}: {' '.join(command)}\n{_why(said.splitlines())}"
-        )
-
-
-def _why(said: list[str]) -> str:
-    """The run's own message, without what torchrun adds below it; its last lines where there is none."""
-    own = [line for line in said if line.startswith("megaent")]
-    return "\n".join(own or said[-15:])
-
-
 def read_measured(metrics: Path) -> Measured:
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    later = [row for row in rows if row["step"] > 1]
+    later = [row for row in read_metrics(metrics) if row["step"] > 1]
 
     def of(name: str) -> float:
         return median(row[name] for row in later)
