@@ -13,8 +13,8 @@ from megaent.data.jsonl import JsonlOptions, load_jsonl
 from megaent.data.options import DataOptions
 from megaent.data.reasoning_gym import ReasoningGymOptions, load_reasoning_gym
 from megaent.data.task import Task
-from megaent.data.two_strategies import TwoStrategiesOptions, load_two_strategies
-from megaent.data.worked_sums import WorkedSumsOptions, load_worked_sums
+from megaent.data.two_strategies import TwoStrategiesOptions, load_sums
+from megaent.data.worked_sums import WorkedSumsOptions
 from megaent.errors import ConfigError, DataError
 
 
@@ -25,10 +25,8 @@ class Entry(NamedTuple):
 
 TASKS = {
     "chain_sum": Entry(ChainSumOptions, lambda options, model, _: load_chain_sum(options, model)),
-    "two_strategies": Entry(
-        TwoStrategiesOptions, lambda options, model, _: load_two_strategies(options, model)
-    ),
-    "worked_sums": Entry(WorkedSumsOptions, lambda options, model, _: load_worked_sums(options, model)),
+    "two_strategies": Entry(TwoStrategiesOptions, lambda options, model, _: load_sums(options, model)),
+    "worked_sums": Entry(WorkedSumsOptions, lambda options, model, _: load_sums(options, model)),
     "hidden_numbers": Entry(
         HiddenNumbersOptions, lambda options, model, _: load_hidden_numbers(options, model)
     ),

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from megaent.data.chain_sum import EOS, PAD, UNKNOWN
 from megaent.data.options import DataOptions
@@ -75,14 +75,24 @@ class Problem(NamedTuple):
         return list(zip(LETTERS[self.letter :], self.numbers, strict=False))
 
 
-def load_two_strategies(config: TwoStrategiesOptions, model_path: Path) -> Task:
+class SumsOptions(Protocol):
+    """Of a task whose problems are these sums, however they are answered."""
+
+    name: str
+    seed: int
+    train_prompts: int
+    easy_fraction: float
+    modulus: int
+
+
+def load_sums(config: SumsOptions, model_path: Path) -> Task:
     """The task, tokenised by the model's own tokenizer."""
     tokenizer = load_tokenizer(model_path)
 
     def prompts(problems: Sequence[Problem], split: str) -> list[Prompt]:
         return [
             Prompt(
-                id=f"two_strategies/{config.modulus}/{problem_text(problem)[2:].replace(' ; ', '-')}",
+                id=f"{config.name}/{config.modulus}/{problem_text(problem)[2:].replace(' ; ', '-')}",
                 tokens=tokenizer.encode(problem_text(problem)),
                 text=problem_text(problem),
                 answer=str(sum(problem.numbers) % config.modulus),

@@ -16,23 +16,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from megaent.data.options import DataOptions
-from megaent.data.task import Task, alternate
-from megaent.data.two_strategies import (
-    EASY,
-    HARD,
-    Problem,
-    held_out_problems,
-    problem_text,
-    slipped,
-    training_problem,
-    training_problems,
-)
-from megaent.model_folder.tokenizer import load_tokenizer
+from megaent.data.two_strategies import EASY, HARD, Problem, problem_text, slipped, training_problem
 from megaent.options import require
-from megaent.types import Prompt
 
 FORMS = ("bare", "plain", "check")
 _ADDING = 0.35  # progress of the warm-up at which more than two numbers are met
@@ -60,40 +47,6 @@ class WorkedSumsOptions(DataOptions):
             require(0 <= value <= 1, f"data.{name} must lie in [0, 1], got {value}")
         shares = self.bare_share + self.check_share
         require(shares <= 1, f"data.bare_share + data.check_share must be at most 1, got {shares:g}")
-
-
-def load_worked_sums(config: WorkedSumsOptions, model_path: Path) -> Task:
-    """The task, tokenised by the model's own tokenizer."""
-    tokenizer = load_tokenizer(model_path)
-
-    def prompts(problems: Sequence[Problem], split: str) -> list[Prompt]:
-        texts = [problem_text(problem) for problem in problems]
-        return [
-            Prompt(
-                id=f"worked_sums/{config.modulus}/{text[2:].replace(' ; ', '-')}",
-                tokens=tokenizer.encode(text),
-                text=text,
-                answer=str(sum(problem.numbers) % config.modulus),
-                split=split,
-            )
-            for text, problem in zip(texts, problems, strict=True)
-        ]
-
-    num_easy = round(config.easy_fraction * config.train_prompts)
-    easy = training_problems(EASY, config.modulus, number=num_easy, seed=config.seed)
-    hard = training_problems(HARD, config.modulus, number=config.train_prompts - num_easy, seed=config.seed)
-    return Task(
-        train=(*prompts(easy, "easy"), *prompts(hard, "hard")),
-        evaluation=alternate(
-            prompts(held_out_problems(lengths, config.modulus), split)
-            for lengths, split in ((EASY, "easy"), (HARD, "hard"))
-        ),
-        grader="last_result",
-        stop_token_ids=tokenizer.end_ids,
-        decode=tokenizer.decode,
-        spell=tokenizer.spell,
-        step_boundary=";",
-    )
 
 
 # ---------------------------------------------------------------- the teacher
