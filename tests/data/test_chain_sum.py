@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.word_folder import write_word_folder
 
 from megaent.data.chain_sum import (
     LARGEST_NUMBER,
@@ -28,11 +29,7 @@ from megaent.types import Group, Response
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("words")
-    make_tokenizer().save_pretrained(folder)
-    (folder / "config.json").write_text('{"model_type": "qwen2", "max_position_embeddings": 256}')
-    (folder / "generation_config.json").write_text('{"eos_token_id": 1}')
-    return folder
+    return write_word_folder(tmp_path_factory.mktemp("words"), VOCABULARY)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.word_folder import write_word_folder
 
 from megaent.data.hidden_numbers import (
     HELD_OUT,
@@ -27,7 +28,6 @@ from megaent.data.registry import load_task
 from megaent.data.task import Task, decode_groups
 from megaent.errors import ConfigError
 from megaent.reward.reward import make_reward
-from megaent.small_models.warmup import make_tokenizer
 from megaent.types import Group, Response
 
 CONFIG = HiddenNumbersOptions()
@@ -37,11 +37,7 @@ WORDS = vocabulary(MODULUS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("words")
-    make_tokenizer(WORDS).save_pretrained(folder)
-    (folder / "config.json").write_text('{"model_type": "qwen2", "max_position_embeddings": 256}')
-    (folder / "generation_config.json").write_text('{"eos_token_id": 1}')
-    return folder
+    return write_word_folder(tmp_path_factory.mktemp("words"), WORDS)
 
 
 @pytest.fixture(scope="module")

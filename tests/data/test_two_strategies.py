@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.word_folder import write_word_folder
 
 from megaent.data.registry import load_task
 from megaent.data.step_boundary import tokens_holding
@@ -26,7 +27,6 @@ from megaent.data.two_strategies import (
 )
 from megaent.errors import ConfigError, DataError
 from megaent.reward.reward import make_reward
-from megaent.small_models.warmup import make_tokenizer
 from megaent.types import Group, Response
 
 CONFIG = TwoStrategiesOptions()
@@ -36,11 +36,7 @@ WORDS = vocabulary(MODULUS)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("words")
-    make_tokenizer(WORDS).save_pretrained(folder)
-    (folder / "config.json").write_text('{"model_type": "qwen2", "max_position_embeddings": 256}')
-    (folder / "generation_config.json").write_text('{"eos_token_id": 1}')
-    return folder
+    return write_word_folder(tmp_path_factory.mktemp("words"), WORDS)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from support.word_folder import write_word_folder
 
 from megaent.data.registry import load_task
 from megaent.data.step_boundary import tokens_holding
@@ -17,7 +17,6 @@ from megaent.data.two_strategies import Problem, held_out_problems, problem_text
 from megaent.data.worked_sums import FORMS, WorkedSumsOptions, lessons, teacher_trace
 from megaent.errors import ConfigError
 from megaent.reward.reward import make_reward
-from megaent.small_models.warmup import make_tokenizer
 from megaent.types import Group, Response
 
 CONFIG = WorkedSumsOptions()
@@ -27,10 +26,7 @@ WORDS = vocabulary(MODULUS)
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    folder: Path = tmp_path_factory.mktemp("words")
-    make_tokenizer(WORDS).save_pretrained(folder)
-    (folder / "config.json").write_text('{"model_type": "qwen2", "max_position_embeddings": 256}')
-    (folder / "generation_config.json").write_text('{"eos_token_id": 1}')
+    folder = write_word_folder(tmp_path_factory.mktemp("words"), WORDS)
     return load_task(CONFIG, folder, max_prompt_tokens=100)
 
 
