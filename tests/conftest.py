@@ -7,12 +7,16 @@ that of a test marked ``gpu`` on a machine without one.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import torch
+from support.runs import SHARED
 
 pytest_plugins = ["support.program"]
 
@@ -22,6 +26,13 @@ _NO_GPU = "no CUDA device here; run `./scripts/test -m gpu` on a machine that ha
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail what would be skipped, GPU tests aside")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder for what all processes of the session share; those of pytest-xdist inherit its name."""
+    if SHARED not in os.environ:
+        os.environ[SHARED] = folder = tempfile.mkdtemp(prefix="megaent-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

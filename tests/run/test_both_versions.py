@@ -68,7 +68,7 @@ def test_the_two_pairs_are_two() -> None:
 
 def warm_model(program: Program) -> Path:
     """Any weights of the right sizes: the checkpoint's replace them."""
-    return next((program.folder / "cache").rglob("*.safetensors")).parent
+    return next(Path(program.environment["MEGAENT_CACHE"]).rglob("*.safetensors")).parent
 
 
 @pytest.mark.parametrize("tp", [1, 2])

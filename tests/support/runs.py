@@ -29,6 +29,7 @@ from megaent.run.checkpoint import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MEGAENT_TEST_MARK"
+SHARED = "MEGAENT_TEST_SHARED"
 LIMIT_S = 150.0
 DYING = ROOT / "tests" / "run" / "dying.py"
 
@@ -143,6 +144,11 @@ class Running:
         return tuple(found.values())
 
 
+def shared_folder() -> Path:
+    """What all processes of one session of tests share: warm models, and the run that others are held to."""
+    return Path(os.environ[SHARED])
+
+
 class Program:
     """The ``megaent`` command with one cache folder for the demonstration's models."""
 
@@ -152,7 +158,7 @@ class Program:
         inherited = {name: value for name, value in os.environ.items() if name not in _OF_TORCHRUN}
         self.environment = inherited | {
             "OMP_NUM_THREADS": "1",
-            "MEGAENT_CACHE": str(folder / "cache"),
+            "MEGAENT_CACHE": str(shared_folder() / "cache"),
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "400",
         }
