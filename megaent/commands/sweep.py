@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from hydra.types import HydraContext, RunMode
 from rich.console import Console
 
 from megaent import config_folder
+from megaent.commands.halving import Halving, judge, steps_of
 from megaent.commands.sweep_point import STOPS, PointJob, stops
 from megaent.commands.sweep_words import SweepWords, read_words
 from megaent.config.composition import ROOT, compose_config, expand_method_options, register
@@ -33,6 +34,7 @@ from megaent.errors import ConfigError, MegaentError, RunError, Stopped
 from megaent.report.sweep_record import (
     FINISHED,
     REFUSED,
+    SET_ASIDE,
     SWEEP,
     Outcome,
     Point,
@@ -61,13 +63,15 @@ def sweep(words: Sequence[str]) -> None:
     with _held(asked.folder):
         _write_points(asked, refused)
         _announce(asked, runnable, refused, console)
-        with _signals(asked.folder):
-            jobs = [_job_words(asked, point) for point in runnable]
-            returned = launcher.launch(jobs, initial_job_idx=0) if runnable else ()
-            signals = stops(asked.folder)
-        _conclude(asked, console)
-        for job in returned:
-            _ = job.return_value  # raises what is a defect of ours and no outcome of a run
+        try:
+            with _signals(asked.folder):
+                if asked.halving is None:
+                    _launch(launcher, asked, runnable)
+                else:
+                    _launch_halving(launcher, asked, asked.halving, refused, console)
+                signals = stops(asked.folder)
+        finally:
+            _conclude(asked, console)
         _raise_end(asked, signals)
 
 
@@ -189,6 +193,48 @@ def _job_words(asked: SweepWords, point: Point) -> list[str]:
     return [*chosen, f"hydra.sweep.subdir={quoted(point.folder)}"]
 
 
+def _launch(
+    launcher: Launcher, asked: SweepWords, points: Sequence[Point], *more: str, first: int = 0
+) -> None:
+    """To the end of each, with ``more`` words for all."""
+    jobs = [[*_job_words(asked, point), *more] for point in points]
+    for job in launcher.launch(jobs, initial_job_idx=first) if jobs else ():
+        _ = job.return_value  # raises what is a defect of ours and no outcome of a run
+
+
+def _launch_halving(
+    launcher: Launcher,
+    asked: SweepWords,
+    halving: Halving,
+    refused: Collection[Point],
+    console: Console,
+) -> None:
+    """Rung by rung; what was judged before is judged again, beside what came new."""
+    going_on = [point for point in asked.points if point not in refused]
+    started = 0
+    for steps in halving.rungs(_steps(asked, going_on[0])):
+        short = [point for point in going_on if steps_of(asked.folder, point) < steps]
+        _launch(launcher, asked, short, f"run.until={steps}", first=started)
+        if stops(asked.folder):
+            return
+        started += len(short)
+        judgement = judge(asked.folder, going_on, steps, one_of=halving.one_of)
+        console.print(judgement.words, soft_wrap=True, markup=False)
+        for point, why in judgement.set_aside.items():
+            if not _is_finished(asked.folder, point):
+                write_outcome(asked.folder / point.folder, Outcome(state=SET_ASIDE, message=why))
+        going_on = list(judgement.going_on)
+        if len({point.but_for_the_seed for point in going_on}) == 1:
+            break
+    unfinished = [point for point in going_on if not _is_finished(asked.folder, point)]
+    _launch(launcher, asked, unfinished, "run.until=null", first=started)
+
+
+def _steps(asked: SweepWords, point: Point) -> int:
+    """Of every run; steps are the same for all points."""
+    return compose_config([*asked.common, *point.words])[0].steps
+
+
 # ---------------------------------------------------------------- after
 
 
@@ -200,7 +246,7 @@ def _conclude(asked: SweepWords, console: Console) -> None:
     replace_file(folder / "sweep.md", sweep_markdown(rows, source))
     console.print(sweep_table(rows, source))
     for point in points:
-        if point.outcome.is_failure and point.point in asked.points:
+        if (point.outcome.is_failure or point.outcome.state == SET_ASIDE) and point.point in asked.points:
             line = f"{point.outcome.state}: {point.point.name}: {point.outcome.message}"
             console.print(line, soft_wrap=True, markup=False)
     console.print(f"table  {folder / 'sweep.md'}", soft_wrap=True, markup=False)
@@ -210,7 +256,7 @@ def _raise_end(asked: SweepWords, signals: bytes) -> None:
     """Of the points that were asked for; those of an earlier command with more choices do not count."""
     folder = asked.folder
     outcomes = [read_outcome(folder / point.folder) for point in asked.points]
-    open_points = sum(outcome.state != FINISHED for outcome in outcomes)
+    open_points = sum(outcome.state not in (FINISHED, SET_ASIDE) for outcome in outcomes)
     failed = sum(outcome.is_failure for outcome in outcomes)
     goes_on = f"the same command with sweep.dir={folder} goes on with them"
     if signals:

@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 from megaent import config_folder
+from megaent.commands.halving import Halving, is_of_halving, read_halving
 from megaent.config.composition import text_keys
 from megaent.config.overrides import as_typed
 from megaent.errors import ConfigError
@@ -24,6 +25,7 @@ from megaent.report.sweep_record import Point
 
 _LONGEST_NAME = 120  # a file name may have 255 bytes
 _REFUSED = {
+    "run.until": "sweep.halving=3 sweep.first_steps=20 leaves settings of little promise early",
     "run.dir": "every point has a directory of its own; sweep.dir=DIR holds them all",
     "hydra.sweep.subdir": "a point's directory is named by its choices",
     "hydra/sweeper": "a sweep here takes every combination; hydra/launcher= says how many run at once",
@@ -36,6 +38,7 @@ class SweepWords:
     points: tuple[Point, ...]
     launcher: tuple[str, ...]  # hydra/launcher=… and its options
     folder: Path
+    halving: Halving | None = None
 
 
 def read_words(words: Sequence[str]) -> SweepWords:
@@ -48,7 +51,8 @@ def read_words(words: Sequence[str]) -> SweepWords:
         key = word.split("=", 1)[0].lstrip("+")
         if key in _REFUSED:
             raise ConfigError(f"a sweep takes no {word}: {_REFUSED[key]}")
-    chosen = [word for word in overrides if not word.startswith(("hydra", "sweep.dir="))]
+    ours = [word for word in overrides if word.startswith("sweep.dir=") or is_of_halving(word)]
+    chosen = [word for word in overrides if not word.startswith("hydra") and word not in ours]
     common, varied = _split(as_typed(chosen, text_keys=text_keys(), is_sweep=True))
     points = dict.fromkeys(tuple(sorted(words, key=_by_key)) for words in itertools.product(*varied))
     return SweepWords(
@@ -56,6 +60,7 @@ def read_words(words: Sequence[str]) -> SweepWords:
         points=tuple(Point(words=words, folder=folder_name(words)) for words in points),
         launcher=tuple(word for word in overrides if word.startswith("hydra") and not _is_folder(word)),
         folder=_folder(overrides),
+        halving=read_halving(overrides),
     )
 
 

@@ -93,10 +93,11 @@ def last_numbers(run: RunFiles) -> dict[str, float]:
     return {name: run.after[key] for name, key in keys.items() if key in run.after}
 
 
-def last_steps(run: RunFiles) -> dict[str, float]:
-    """The same as training saw them: means over the last tenth of the steps."""
-    count = max(1, math.ceil(len(run.metrics) * LAST_SHARE))
-    last = run.metrics[-count:]
+def last_steps(run: RunFiles, *, of: int | None = None) -> dict[str, float]:
+    """The same as training saw them: means over the last tenth of the steps, or of the first ``of``."""
+    steps = run.metrics[:of]
+    count = max(1, math.ceil(len(steps) * LAST_SHARE))
+    last = steps[-count:]
     means = {}
     for name in ("accuracy", "length", "entropy"):
         values = [line[f"{name}/mean"] for line in last if f"{name}/mean" in line]

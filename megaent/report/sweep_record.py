@@ -24,6 +24,8 @@ FORMAT = 1
 _ONE = "the one setting"
 
 FINISHED, STOPPED, FAILED, REFUSED, UNFINISHED = "finished", "stopped", "failed", "refused", "unfinished"
+SET_ASIDE = "set aside"
+"""Judged after few steps and not gone on with: of a sweep with ``sweep.halving``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ class RunOptions:
     tables_mb: float = 64.0  # that the per-group and per-token tables may grow to; 0 writes no tables
     table_responses: int = 8  # responses of every step kept token by token in the tables
     threads: int = 0  # torch threads a process; 0 keeps OMP_NUM_THREADS or torch's choice
+    until: Optional[int] = None  # noqa: UP045 - leave after this step, saved; resume goes on
     timeout_s: float = 1800.0  # limit of every wait on another process
     stop_limit_s: float = 600.0  # how long a run that is asked to stop may take for the step under way
     canary_every: int = 10  # steps between checks of the ops against the reference backend; 0 never
@@ -40,6 +41,7 @@ class RunOptions:
         require(
             self.table_responses >= 0, f"run.table_responses must be 0 or more, got {self.table_responses}"
         )
+        require(self.until is None or self.until >= 1, f"run.until must be 1 or more, got {self.until}")
         require(self.canary_every >= 0, f"run.canary_every must be 0 or more, got {self.canary_every}")
 
 
@@ -95,6 +97,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(self.steps >= 0, f"steps must be 0 or more, got {self.steps}")
+        until = self.run.until
+        require(
+            until is None or until < self.steps,
+            f"run.until={until} has no effect: the run ends after steps={self.steps}; leave it out",
+        )
         require(
             self.device in ("auto", "cpu", "cuda"),
             f"device must be auto, cpu or cuda, got {self.device!r}",

@@ -17,7 +17,7 @@ from rich.console import Console
 from megaent.actor.actor import Placement
 from megaent.actor.lost_peer import is_of_lost_peer
 from megaent.actor.parallel import close_parallel, resolve_device
-from megaent.errors import PeerError, Stopped
+from megaent.errors import ConfigError, PeerError, Stopped
 from megaent.evaluation.sampled import as_numbers, evaluate
 from megaent.loop.trainer import Trainer
 from megaent.report.curves import before_after_table
@@ -209,6 +209,7 @@ class Run:
         if self.done >= self.config.steps:
             progress.say(f"all {self.config.steps} steps are done")
             return
+        self._require_steps_until()
         recorder = self._recorder()
         limit_s, speaks = self.config.run.stop_limit_s, self.layout.rank == 0
         self.saved_at = time.perf_counter()
@@ -218,7 +219,7 @@ class Run:
                     self._step(recorder, progress)
                     if self._is_save_due(stopping):
                         self._save(recorder)
-                        self._stop_if_asked(stopping)
+                        self._leave_if_asked(stopping)
         finally:
             if recorder is not None:
                 recorder.close()
@@ -240,17 +241,33 @@ class Run:
         waited = time.perf_counter() - self.saved_at
         is_time = minutes > 0 and waited >= max(60 * minutes, WORK_FOR_A_SAVE * self.saver.seconds)
         told = self.layout.gather_everywhere((stopping.asked > 0, is_time))
-        is_due = bool(every) and self.done % every == 0
-        return is_due or self._is_last() or told[0][1] or any(asked for asked, _ in told)
+        is_due = (every and self.done % every == 0) or self._is_last() or self._is_at_until()
+        return is_due or told[0][1] or any(asked for asked, _ in told)
 
-    def _stop_if_asked(self, stopping: Stopping) -> None:
+    def _leave_if_asked(self, stopping: Stopping) -> None:
         """Right after a checkpoint; a run with nothing left to do ends as it would have."""
+        if self._is_at_until():
+            raise Stopped(
+                f"stopped after step {self.done} of {self.config.steps}, as run.until asks; it is saved, and "
+                f"`megaent resume {self.directory.path} run.until=null` continues"
+            )
         is_asked = any(self.layout.gather_everywhere(stopping.asked > 0))
         if is_asked and not (self._is_last() and not self.config.evaluate.at_start):
             raise Stopped(
                 f"stopped after step {self.done} of {self.config.steps}, which is saved; "
                 f"`megaent resume {self.directory.path}` continues"
             )
+
+    def _require_steps_until(self) -> None:
+        until = self.config.run.until
+        if until is not None and self.done >= until:
+            raise ConfigError(
+                f"run.until={until} is behind: {self.done} steps are done; "
+                f"`megaent resume {self.directory.path} run.until=null` continues to the end"
+            )
+
+    def _is_at_until(self) -> bool:
+        return self.done == self.config.run.until
 
     def _is_last(self) -> bool:
         return self.done >= self.config.steps
