@@ -139,6 +139,12 @@ def figures(parts: Sequence[str]) -> str:
     return '<div class="figures">\n' + "\n".join(parts) + "\n</div>"
 
 
+def wide(part: str, *, label: str) -> str:
+    """What needs the width of a desk scrolls by itself on a narrower screen, by keyboard too."""
+    inner = f'<div style="min-width:44rem">{part}</div>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{inner}</div>'
+
+
 def _style() -> str:
     light = "".join(f"--c{i}:{colour};" for i, colour in enumerate(_LIGHT))
     dark = "".join(f"--c{i}:{colour};" for i, colour in enumerate(_DARK))

@@ -140,6 +140,38 @@ def marks_chart(frame: Frame, marks: Sequence[Mark], front: Sequence[Mark]) -> s
     return _picture(frame, draw, is_counted=False, is_logarithmic=is_wide)
 
 
+def parallel_chart(frame: Frame, scales: Sequence[Scale], settings: Sequence[Sequence[float]]) -> str:
+    """An ``<svg>`` of upright scales side by side and a line a setting through its place on each.
+
+    ``settings`` hold one value of [0, 1] a scale; the first of them is drawn fuller than the others.
+    """
+
+    def draw(axes: Axes) -> None:
+        across = range(len(scales))
+        for number, setting in reversed(list(enumerate(settings))):
+            best = number == 0
+            axes.plot(
+                across, setting, color=_COLOURS[1 if best else 0], alpha=1.0 if best else 0.35,
+                linewidth=2.2 if best else 1.0,
+            )  # fmt: skip
+        for place, scale in enumerate(scales):
+            axes.axvline(place, color=_INK, linewidth=0.8)
+            for value, text in scale.ticks:
+                axes.annotate(
+                    _plain(text), (place, value), xytext=(3, 3), textcoords="offset points", fontsize=7,
+                    color=_INK,
+                )  # fmt: skip
+        axes.set_ylim(-0.03, 1.1)
+        axes.set_yticks([])
+
+    return _picture(frame, draw, named=[scale.name for scale in scales], width_in=8.8)
+
+
+class Scale(NamedTuple):
+    name: str
+    ticks: Sequence[tuple[float, str]]  # place in [0, 1], and what is written there
+
+
 class Mark(NamedTuple):
     label: str
     x: float
@@ -176,8 +208,13 @@ def _picture(
     is_counted: bool = True,
     is_logarithmic: bool = False,
     marks: Sequence[float] = (),
+    named: Sequence[str] = (),
+    width_in: float = 4.4,
 ) -> str:
-    """``is_counted``: the horizontal axis has whole numbers. ``marks`` are its own where it doubles."""
+    """``is_counted``: the horizontal axis has whole numbers. ``marks`` are its own where it doubles.
+
+    ``named``: it has these words at 0, 1, 2, … instead of numbers.
+    """
     try:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -194,7 +231,7 @@ def _picture(
     settings |= {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in a script that the measuring font lacks
-        figure = Figure(figsize=(4.4, 2.9), layout="constrained", facecolor="none")
+        figure = Figure(figsize=(width_in, 2.9), layout="constrained", facecolor="none")
         axes = figure.subplots()
         draw(axes)
         axes.set_xlabel(frame.across, fontsize=9, color=_INK)
@@ -212,6 +249,8 @@ def _picture(
             axes.minorticks_off()
         if is_logarithmic or frame.doubling:
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        if named:
+            axes.set_xticks(range(len(named)), [_plain(name) for name in named])
         axes.margins(x=0.01)
         file = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})

@@ -8,6 +8,7 @@ from statistics import fmean
 from megaent.report.beside import figure
 from megaent.report.interval import mean_of
 from megaent.report.page import Cell, Section, figures, paragraph, table
+from megaent.report.parallel_coordinates import parallel_coordinates
 from megaent.report.svg import Frame, Mark, marks_chart
 from megaent.report.sweep_record import FINISHED
 from megaent.report.sweep_table import FORMS, PointFiles, Row, numbers_of, show
@@ -36,8 +37,11 @@ def sweep_pictures(points: Sequence[PointFiles], rows: Sequence[Row], source: st
     parts = [paragraph(about), figures(drawn)]
     if len(shown) < len(numbered):
         parts.append(paragraph(f"The first {len(shown)} of {len(numbered)} settings are drawn."))
+    keys = choices(points)
+    at_once = parallel_coordinates([row for _, row in shown], _chosen([row for _, row in shown], keys))
+    parts += [at_once] if at_once else []
     sections = [Section(heading="What was traded", parts=tuple(parts))]
-    effects = [_effect(key, points, source) for key in choices(points)]
+    effects = [_effect(key, points, source) for key in keys]
     if effects:
         sections.append(Section(heading="What each choice did", parts=tuple(effects)))
     return sections
@@ -83,6 +87,11 @@ def choices(points: Sequence[PointFiles]) -> list[str]:
     """The keys that the sweep chooses values of, the seed apart."""
     keys = dict.fromkeys(word.partition("=")[0] for point in points for word in point.point.words)
     return [key for key in keys if key != "seed"]
+
+
+def _chosen(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, list[str]]:
+    values = [dict(word.split("=", 1) for word in row.words) for row in rows]
+    return {key: [of_row.get(key, "-") for of_row in values] for key in keys}
 
 
 def _effect(key: str, points: Sequence[PointFiles], source: str) -> str:

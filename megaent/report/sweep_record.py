@@ -28,6 +28,10 @@ SET_ASIDE = "set aside"
 """Judged after few steps and not gone on with: of a sweep with ``sweep.halving``."""
 
 
+def name_of(words: Sequence[str]) -> str:
+    return ",".join(words) or _ONE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One combination. Its name is the words that the sweep chooses for it: ``method=grpo,seed=0``."""
@@ -37,12 +41,17 @@ class Point:
 
     @property
     def name(self) -> str:
-        return ",".join(self.words) or _ONE
+        return name_of(self.words)
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """The words that points of several seeds have in common."""
+        return tuple(word for word in self.words if not word.startswith("seed="))
 
     @property
     def but_for_the_seed(self) -> str:
         """The name that points of several seeds have in common."""
-        return ",".join(word for word in self.words if not word.startswith("seed=")) or _ONE
+        return name_of(self.setting)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from megaent.report.comparison_sections import curves
 from megaent.report.page import Cell, Number, Section, notes, paragraph, preformatted, table
 from megaent.report.run_files import RunFiles
 from megaent.report.sweep_pictures import sweep_pictures
+from megaent.report.sweep_ranks import rank_sections
 from megaent.report.sweep_record import FINISHED, SweepRecord
 from megaent.report.sweep_table import HEADINGS, PointFiles, Row, caption, sweep_rows
 
@@ -17,6 +18,7 @@ def sweep_sections(record: SweepRecord, points: Sequence[PointFiles]) -> list[Se
     return [
         Section(heading="The table", parts=(_table(rows, source),)),
         *sweep_pictures(points, rows, source),
+        *rank_sections(points, rows, source, record.common),
         Section(heading="Points that did not finish", parts=(_unfinished(points),)),
         Section(heading="Curves over each other", parts=tuple(curves(_groups(points)))),
         Section(heading="Every point", parts=(_every(points),)),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from megaent.report.interval import Mean, mean_of
 from megaent.report.run_files import RunFiles, is_run, last_numbers, last_steps, read_run
-from megaent.report.sweep_record import Outcome, Point, SweepRecord, read_outcome
+from megaent.report.sweep_record import Outcome, Point, SweepRecord, name_of, read_outcome
 
 FORMS = {"accuracy": "{:.1%}", "length": "{:.1f}", "entropy": "{:.3f}"}
 HEADINGS = ("point", "seeds", "accuracy", "length, tokens", "entropy, nats", "state")
@@ -32,9 +32,13 @@ class PointFiles:
 class Row:
     """The points that differ by their seed alone; means over those that finished."""
 
-    name: str
+    words: tuple[str, ...]  # that are chosen for it, without the seed
     states: tuple[str, ...]
     means: Mapping[str, Mean]
+
+    @property
+    def name(self) -> str:
+        return name_of(self.words)
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -68,19 +72,19 @@ def numbers_of(run: RunFiles, source: str) -> dict[str, float]:
 def sweep_rows(points: Sequence[PointFiles]) -> tuple[list[Row], str]:
     """The rows in the sweep's order, and where their numbers come from."""
     source = source_of([point.run for point in points if point.run and point.outcome.state == "finished"])
-    groups: dict[str, list[PointFiles]] = {}
+    groups: dict[tuple[str, ...], list[PointFiles]] = {}
     for point in points:
-        groups.setdefault(point.point.but_for_the_seed, []).append(point)
-    return [_row(name, group, source) for name, group in groups.items()], source
+        groups.setdefault(point.point.setting, []).append(point)
+    return [_row(words, group, source) for words, group in groups.items()], source
 
 
-def _row(name: str, group: Sequence[PointFiles], source: str) -> Row:
+def _row(words: tuple[str, ...], group: Sequence[PointFiles], source: str) -> Row:
     finished = [
         numbers_of(point.run, source) for point in group if point.run and point.outcome.state == "finished"
     ]
     values = {key: [numbers[key] for numbers in finished if key in numbers] for key in FORMS}
     means = {key: mean_of(of_seeds) for key, of_seeds in values.items() if of_seeds}
-    return Row(name=name, states=tuple(point.outcome.state for point in group), means=means)
+    return Row(words=words, states=tuple(point.outcome.state for point in group), means=means)
 
 
 def show(mean: Mean | None, form: str) -> str:

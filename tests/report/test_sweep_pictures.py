@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from pathlib import Path
 from statistics import fmean
 
@@ -12,8 +13,10 @@ import pytest
 
 from megaent.commands.report import report
 from megaent.report.metrics import render_line
+from megaent.report.parallel_coordinates import parallel_coordinates
 from megaent.report.svg import Mark
 from megaent.report.sweep_pictures import choices, front, sweep_pictures
+from megaent.report.sweep_ranks import accuracies, agreement, rank_sections
 from megaent.report.sweep_record import Outcome, Point, read_sweep, write_outcome, write_sweep
 from megaent.report.sweep_table import points_of, sweep_rows
 
@@ -100,3 +103,40 @@ def test_the_page_has_both_pictures(tmp_path: Path, count: int) -> None:
     assert "<figcaption>Accuracy and length</figcaption>" in page
     assert "<figcaption>Accuracy and entropy</figcaption>" in page
     assert "not beaten in both: 2, 4." in page
+    assert "<figcaption>Every setting at once</figcaption>" in page
+    assert "4 settings over lr, coef, accuracy, length, tokens, entropy, nats; fuller is" in page
+    assert ("Would another seed choose the same" in page) == (count > 1)
+
+
+def test_scales_of_choices_are_even_and_of_measures_true(tmp_path: Path) -> None:
+    rows, _ = sweep_rows(points_of(make_sweep(tmp_path), read_sweep(tmp_path)))
+    drawn = parallel_coordinates(rows, {"optim.lr": ["1", "1", "2", "2"], "coef": ["30", "9", "10", "9"]})
+    # Numbers by their size: 9, 10, 30; the text 10 would be before 9.
+    ticks = re.findall(r">\u200a([^<]+)</text>", drawn)
+    assert ticks[5:10] == ["1", "2", "9", "10", "30"], ticks
+    means = [row.means["accuracy"].value for row in rows]
+    assert ticks[10:12] == [f"{min(means):.1%}", f"{max(means):.1%}"]
+    assert ticks[14:] == ["0.500"], "all equal: one value, in the middle"
+    assert parallel_coordinates(rows[:1], {}) == ""
+
+
+def test_seeds_agree_as_counted_by_hand() -> None:
+    # Pairs ab, ac, bc: the seeds agree on ab and ac; on bc the second finds no difference.
+    by_seed = {"seed=0": {"a": 0.9, "b": 0.5, "c": 0.1}, "seed=1": {"a": 0.8, "b": 0.3, "c": 0.3}}
+    assert agreement(by_seed) == pytest.approx((1 + 1 + 0.5) / 3)
+    assert agreement(by_seed | {"seed=2": {"a": 0.0, "b": 0.5, "c": 0.7}}) == pytest.approx(
+        (1 + 1 + 0.5 + 0 + 0 + 0 + 0 + 0 + 0.5) / 9
+    )
+    assert agreement({"seed=0": {"a": 0.9}, "seed=1": {"a": 0.1}}) is None
+
+
+def test_a_setting_that_lacks_a_seed_is_not_compared(tmp_path: Path) -> None:
+    points = points_of(make_sweep(tmp_path), read_sweep(tmp_path))
+    rows, source = sweep_rows(points)
+    by_seed = accuracies(points, source)
+    lost = "optim.lr=2,method.coef=3"
+    assert all(len(of_seed) == 3 and lost not in of_seed for of_seed in by_seed.values())
+    best, places = rank_sections(points, rows, source, ["experiment=demo", "steps=1"])
+    assert "megaent train experiment=demo steps=1 optim.lr=2 method.coef=3<" in best.parts[1]
+    assert "same order in 100% of the cases" in places.parts[0]
+    assert "<td>-</td><td>-</td><td>-</td>" in places.parts[1]
