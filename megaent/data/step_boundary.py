@@ -12,9 +12,9 @@ from megaent.errors import ConfigError
 def tokens_holding(text: str, task: Task, vocab_size: int, option: str) -> Tensor:
     """[K] int64 ids, ascending; ``option`` is the method's option that ``text`` came from.
 
-        Special and ordinary tokens alike: `</think>` is special here and ordinary there. A text
-        that is spread over several tokens is not seen, as in ETR's authors' code. Raises ConfigError when no
-    token     of the vocabulary holds it.
+    Special and ordinary tokens alike: `</think>` is special here and ordinary there. A text that is spread
+    over several tokens is not seen, as in ETR's authors' code. Raises ConfigError when no token of the
+    vocabulary holds it.
     """
     ids = [token for token in range(vocab_size) if text in task.text_of((token,))]
     if not text or not ids:

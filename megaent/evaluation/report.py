@@ -18,6 +18,7 @@ from megaent.evaluation.efficiency import (
 )
 from megaent.evaluation.estimators import ESTIMATORS, Answers, Estimate, estimate
 from megaent.evaluation.paired import Paired, paired
+from megaent.evaluation.transitions import Transition, transitions
 from megaent.types import Grade, Group
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
@@ -73,6 +74,7 @@ class Comparison:
     nag: float | None
     nag_table1: float | None
     aes: float | None
+    transitions: tuple[Transition, ...]
 
 
 def report(groups: Sequence[Group], ks: Sequence[int], *, has_entropy: bool) -> Report:
@@ -147,6 +149,7 @@ def compare(ours: Sequence[Group], base: Sequence[Group]) -> Comparison | None:
         nag=normalized_accuracy_gap(*four),
         nag_table1=normalized_accuracy_gap_table1(*four),
         aes=accuracy_efficiency_score(*four),
+        transitions=transitions(ours_by_id, base_by_id),
     )
 
 

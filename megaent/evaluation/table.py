@@ -31,6 +31,7 @@ def show(
         console.print()
         for line in comparison_words(comparison):
             console.print(Text(line))
+        console.print(_transitions(comparison))
     for label, parts in cuts.items():
         console.print()
         console.print(_cut(label, parts))
@@ -97,6 +98,19 @@ def comparison_words(comparison: Comparison) -> list[str]:
         f"  L-Acc {_number(comparison.l_acc, '.3f')}   NAG {_number(comparison.nag, '.2f')} "
         f"(Table 1: {_number(comparison.nag_table1, '.2f')})   AES {_number(comparison.aes, '.3f')}",
     ]
+
+
+def _transitions(comparison: Comparison) -> Table:
+    """What became of each of the base's answers; steps are parts between empty lines."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    table.add_column("base, now")
+    for heading in ("responses", "share", "tokens, base", "now", "steps, base", "now"):
+        table.add_column(heading, justify="right")
+    for part in comparison.transitions:
+        verdicts = ", ".join("right" if correct else "wrong" for correct in (part.before, part.after))
+        numbers = (part.base_length, part.length, part.base_steps, part.steps)
+        table.add_row(verdicts, str(part.pairs), f"{part.share:.1%}", *(f"{value:.1f}" for value in numbers))
+    return table
 
 
 def _cut(label: str, parts: Mapping[str, Report]) -> Table:
