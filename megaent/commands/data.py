@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from megaent.commands.audit_findings import Case, Findings
+from megaent.commands.first_word import is_option
 from megaent.data.files import read_source
 from megaent.data.overlap import GRAM, Shared, contaminated, copies, words_of
 from megaent.data.rows import LeftOut, Row, read_rows
@@ -61,7 +62,7 @@ def data(words: Sequence[str], *, console: Console | None = None) -> int:
 def read_words(words: Sequence[str]) -> Command:
     given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
     odd = [word for word in words[1:] if word.split("=", 1)[0] not in _OPTIONS]
-    if odd or "=" in words[0]:
+    if odd or is_option(words[0]):
         options = "=, ".join(_OPTIONS)
         raise ConfigError(f"data takes a file and {options}=; got {' '.join(odd or words)}")
     if "longest" in given and not given.get("out"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from megaent.commands.first_word import is_option
 from megaent.durable import replace_file
 from megaent.errors import ConfigError, DataError
 from megaent.evaluation.options import NAMES, EvaluationOptions, read_options
@@ -74,7 +75,7 @@ def read_words(words: Sequence[str]) -> Command:
     """Raises ConfigError for what is no command."""
     is_regrade = "--regrade" in words
     rest = [word for word in words if word != "--regrade"]
-    if not rest or "=" in rest[0] or rest[0].startswith("-"):
+    if not rest or is_option(rest[0]) or rest[0].startswith("-"):
         raise ConfigError("evaluate needs a model, or --regrade a folder: megaent evaluate runs/… data=…")
     pairs = [_pair(word) for word in rest[1:]]
     own = {name: value for name, value in pairs if name in NAMES}

@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from megaent.commands.first_word import is_option
 from megaent.errors import CheckpointError, ConfigError
 from megaent.run.command_record import COMMAND, ENVIRONMENT, read_command
 
 
 def resume(words: list[str], say: Callable[[str], None]) -> None:
     """``DIR [key=value …]``. Raises MegaentError."""
-    if not words or ("=" in words[0] and not Path(words[0]).is_dir()):
+    if not words or is_option(words[0]):
         raise ConfigError("resume needs the directory of a run: megaent resume runs/…")
     if any(word.startswith("run.dir=") for word in words):
         raise ConfigError(

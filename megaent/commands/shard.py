@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megaent.commands.first_word import is_option
 from megaent.data.files import read_source
 from megaent.errors import ConfigError, DataError
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
@@ -52,7 +53,7 @@ def shard(words: Sequence[str]) -> int:
 def read_words(words: Sequence[str]) -> Command:
     given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
     odd = [word for word in words[1:] if word.split("=", 1)[0] not in _OPTIONS]
-    if odd or "=" in words[0] or not given.get("model") or not given.get("out"):
+    if odd or is_option(words[0]) or not given.get("model") or not given.get("out"):
         raise ConfigError(f"shard takes a file, model=, out=, column= and tokens=; got {' '.join(words)}")
     tokens = given.get("tokens", str(SHARD_TOKENS))
     if not tokens.isdecimal() or not int(tokens):
