@@ -57,8 +57,8 @@ def read_halving(words: Sequence[str]) -> Halving | None:
     if any(word.split("=", 1)[0] == "steps" and "," in word for word in words):
         raise ConfigError("sweep.halving judges settings after the same steps; give steps= one value")
     return Halving(
-        one_of=_whole("sweep.halving", one_of, least=2),
-        first_steps=_whole("sweep.first_steps", first, least=1),
+        one_of=whole("sweep.halving", one_of, least=2),
+        first_steps=whole("sweep.first_steps", first, least=1),
     )
 
 
@@ -66,7 +66,8 @@ def is_of_halving(word: str) -> bool:
     return word.startswith(("sweep.halving=", "sweep.first_steps="))
 
 
-def _whole(name: str, value: str, *, least: int) -> int:
+def whole(name: str, value: str, *, least: int) -> int:
+    """The number in ``value``. Raises ConfigError."""
     if not value.isascii() or not value.isdecimal() or int(value) < least:
         raise ConfigError(f"{name} must be a whole number from {least} on, got {value!r}")
     return int(value)

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -25,8 +26,9 @@ from rich.console import Console
 
 from megaent import config_folder
 from megaent.commands.halving import Halving, judge, steps_of
+from megaent.commands.search import Search, SearchWords
 from megaent.commands.sweep_point import STOPS, PointJob, stops
-from megaent.commands.sweep_words import SweepWords, read_words
+from megaent.commands.sweep_words import SweepWords, point_of, read_words
 from megaent.config.composition import ROOT, compose_config, expand_method_options, register
 from megaent.config.overrides import quoted
 from megaent.durable import replace_file
@@ -38,6 +40,8 @@ from megaent.report.sweep_record import (
     SWEEP,
     Outcome,
     Point,
+    SweepRecord,
+    name_of,
     read_outcome,
     read_sweep,
     write_outcome,
@@ -57,7 +61,7 @@ def sweep(words: Sequence[str]) -> None:
     launcher = _launcher(asked)
     waiting = [point for point in asked.points if not _is_finished(asked.folder, point)]
     refused = _refusals(asked, waiting)
-    if len(refused) == len(asked.points):
+    if refused and len(refused) == len(asked.points):
         raise next(iter(refused.values()))
     runnable = [point for point in waiting if point not in refused]
     with _held(asked.folder):
@@ -65,10 +69,12 @@ def sweep(words: Sequence[str]) -> None:
         _announce(asked, runnable, refused, console)
         try:
             with _signals(asked.folder):
-                if asked.halving is None:
-                    _launch(launcher, asked, runnable)
-                else:
+                if asked.search is not None:
+                    asked = _launch_trials(launcher, asked, asked.search, console)
+                elif asked.halving is not None:
                     _launch_halving(launcher, asked, asked.halving, refused, console)
+                else:
+                    _launch(launcher, asked, runnable)
                 signals = stops(asked.folder)
         finally:
             _conclude(asked, console)
@@ -142,6 +148,10 @@ def _announce(
     finished = len(asked.points) - len(runnable) - len(refused)
     parts = {"finished before": finished, "refused": len(refused), "resumed": resumed}
     parts["started"] = len(runnable) - resumed
+    if asked.search is not None:
+        counts = f"{asked.search.trials} trials, each with {max(len(asked.search.seeds), 1)} seed(s)"
+        console.print(f"{counts}, in {asked.folder}", soft_wrap=True, markup=False)
+        return
     counts = ", ".join(f"{count} {what}" for what, count in parts.items() if count)
     console.print(f"{len(asked.points)} points in {asked.folder}: {counts}", soft_wrap=True, markup=False)
 
@@ -169,9 +179,7 @@ def _signals(folder: Path) -> Iterator[None]:
 
 def _launcher(asked: SweepWords) -> Launcher:
     """Hydra's, with the options that the words give it. Raises ConfigError where it is not installed."""
-    job = PointJob(
-        sweep=asked.folder, names={point.folder: point.name for point in asked.points}, owner=os.getpid()
-    )
+    job = PointJob(sweep=asked.folder, owner=os.getpid())
     settings = [*asked.launcher, "hydra/hydra_logging=none", f"hydra.sweep.dir={quoted(str(asked.folder))}"]
     try:
         with initialize_config_dir(str(config_folder()), version_base="1.3"):
@@ -228,6 +236,33 @@ def _launch_halving(
             break
     unfinished = [point for point in going_on if not _is_finished(asked.folder, point)]
     _launch(launcher, asked, unfinished, "run.until=null", first=started)
+
+
+def _launch_trials(launcher: Launcher, asked: SweepWords, words: SearchWords, console: Console) -> SweepWords:
+    """One setting after the other, its seeds together; ``asked`` with the points that were tried."""
+    search, tried = Search(words), dict[Point, None]()
+    for number in range(1, words.trials + 1):
+        trial, setting = search.ask()
+        points = [point_of([*setting, seed]) for seed in words.seeds] or [point_of(setting)]
+        now = replace(asked, points=tuple(points))
+        waiting = [point for point in points if not _is_finished(asked.folder, point)]
+        refused = _refusals(now, waiting)
+        _write_points(now, refused)
+        console.print(f"trial {number} of {words.trials}: {name_of(setting)}", soft_wrap=True, markup=False)
+        runnable = [point for point in waiting if point not in refused]
+        _launch(launcher, now, runnable, first=len(tried))
+        tried |= dict.fromkeys(points)
+        if stops(asked.folder):
+            break
+        search.tell(trial, _measured(asked.folder, now))
+    return replace(asked, points=tuple(tried))
+
+
+def _measured(folder: Path, asked: SweepWords) -> dict[str, float] | None:
+    """The means of one setting over the seeds that finished; None where none did."""
+    record = SweepRecord(common=asked.common, points=asked.points)
+    [row], _ = sweep_rows(points_of(folder, record))
+    return {name: mean.value for name, mean in row.means.items()} or None
 
 
 def _steps(asked: SweepWords, point: Point) -> int:

@@ -27,6 +27,7 @@ from megaent.report.sweep_record import (
     OUTPUT,
     STOPPED,
     Outcome,
+    read_sweep,
     write_outcome,
 )
 from megaent.run.command_record import COMMAND
@@ -43,7 +44,6 @@ class PointJob:
     """What Hydra's launcher calls for each point, in the sweep's process or in one of the launcher's own."""
 
     sweep: Path
-    names: dict[str, str]  # folder -> name
     owner: int  # the sweep's process
 
     def __call__(self, composed: DictConfig) -> None:
@@ -54,7 +54,8 @@ class PointJob:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not stops(self.sweep):
-            run_point(folder, self.names[folder.name], list(job.overrides.task), sweep=self.sweep)
+            [name] = [point.name for point in read_sweep(self.sweep).points if point.folder == folder.name]
+            run_point(folder, name, list(job.overrides.task), sweep=self.sweep)
 
 
 def stops(sweep: Path) -> bytes:

@@ -30,7 +30,7 @@ from megaent.run.checkpoint import verify
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "MEGAENT_TEST_MARK"
 SHARED = "MEGAENT_TEST_SHARED"
-LIMIT_S = 150.0
+LIMIT_S = 300.0
 DYING = ROOT / "tests" / "run" / "dying.py"
 
 # Every size is given, so that another default is not another test. The model has learnt just enough for
