@@ -117,7 +117,7 @@ def test_trials_go_on_where_they_were(program: Program, tmp_path: Path) -> None:
     assert [point["words"][1] for point in points] == ["seed=0", "seed=1"]
     assert f"trial 1 of 1: {points[0]['words'][0]}" in first.out
     before = contents(tmp_path / points[0]["folder"])
-    program.run(*words, "seed=0,", "sweep.trials=2").check()
+    program.run(*words, "seed=range(0,1)", "sweep.trials=2").check()
     found = json.loads((tmp_path / "sweep.json").read_text())["points"]
     assert found[:2] == points
     assert len(found) == 3
