@@ -1,19 +1,20 @@
-"""Batched decoding with a KV cache: each distinct prompt is read once, a row that ends leaves the batch.
+"""Batched decoding: each distinct prompt is computed and kept once, a row that ends leaves the batch.
 
-All rows of a batch begin together, so at any time each is at the same place of its response; prompts of
-different lengths are padded on the left and masked. S rows asked for, B rows still growing, P distinct
-prompts, L tokens of the longest prompt, K tokens in the cache, V vocabulary.
+All rows of a batch begin together, so at any time each is at the same place of its response. S rows asked
+for, B rows still growing, P distinct prompts, L tokens of the longest, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from megaent.errors import NumericsError
+from megaent.rollout.embedded.cache import GroupCache, Prompts, Remaining
+from megaent.rollout.embedded.transformer import Transformer
 from megaent.rollout.sampling import Drawn, draw
 from megaent.types import FinishReason, Prompt, SamplingParams
 
@@ -35,46 +36,13 @@ class Continuation(NamedTuple):
     top_log_prob: tuple[tuple[float, ...], ...] = ()
 
 
-class KeyValueCache(Protocol):
-    def batch_select_indices(self, indices: Tensor) -> None: ...
-
-
-class ModelOutput(Protocol):
-    logits: Tensor  # [B, 1, V], of the last token alone
-    past_key_values: KeyValueCache
-
-
-class CausalModel(Protocol):
-    """As much of a Hugging Face causal language model as decoding calls."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def __call__(
-        self,
-        *,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        position_ids: Tensor,
-        past_key_values: KeyValueCache | None,
-        use_cache: bool,
-        logits_to_keep: int,
-    ) -> ModelOutput: ...
-
-
 @torch.inference_mode()
-def decode(
-    model: CausalModel,
-    rows: Sequence[Row],
-    sampling: SamplingParams,
-    new_cache: Callable[[], KeyValueCache | None] = lambda: None,
-) -> list[Continuation]:
+def decode(model: Transformer, rows: Sequence[Row], sampling: SamplingParams) -> list[Continuation]:
     """One continuation per row, in the order of ``rows``.
 
-    ``new_cache`` makes the empty cache that the model fills; None leaves that to the model. Raises
-    NumericsError, naming the prompt, when the model's logits are no distribution.
+    Raises NumericsError, naming the prompt, when the model's logits are no distribution.
     """
-    batch = _Batch(model, rows, new_cache())
+    batch = _Batch(model, rows, sampling.max_new_tokens)
     device = model.device
     token_SR = torch.zeros(len(rows), sampling.max_new_tokens, dtype=torch.int64, device=device)
     log_prob_SR = torch.zeros(token_SR.shape, dtype=torch.float64, device=device)
@@ -114,32 +82,31 @@ def decode(
 
 
 class _Batch:
-    """The rows still growing: their cache, and the logits of their next token."""
+    """The rows still growing: what they attend to, and the logits of their next token."""
 
-    def __init__(self, model: CausalModel, rows: Sequence[Row], cache: KeyValueCache | None) -> None:
+    def __init__(self, model: Transformer, rows: Sequence[Row], max_new_tokens: int) -> None:
         self._model, self._rows = model, rows
         device = model.device
-        prompts = list(dict.fromkeys(row.prompt.tokens for row in rows))
-        place = {tokens: index for index, tokens in enumerate(prompts)}
+        texts = list(dict.fromkeys(row.prompt.tokens for row in rows))
+        place = {tokens: index for index, tokens in enumerate(texts)}
         prompt_B = torch.tensor([place[row.prompt.tokens] for row in rows], device=device)
+        prompts = Prompts([*map(len, texts)], device)
+        self._angles = model.angles(int(prompts.length_P.max()) + max_new_tokens)
 
-        token_PL, real_PL = _pad_left(prompts, device)
-        is_padded = min(map(len, prompts)) < token_PL.shape[1]
-        output = model(
-            input_ids=token_PL,
-            attention_mask=_causal_mask(real_PL) if is_padded else None,
-            position_ids=(real_PL.cumsum(dim=-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self._cache = output.past_key_values
-        self._cache.batch_select_indices(prompt_B)
-        self._logits_BV = output.logits[prompt_B, -1]
-        self._seen_BK = real_PL[prompt_B] if is_padded else None
-        self._next_B1 = real_PL.sum(dim=-1)[prompt_B, None]
+        self._logits_BV = self._read(texts, prompts)[prompt_B]
+        self._cache = GroupCache(prompts, prompt_B)
+        self._next_B = prompts.length_P[prompt_B]
         self._seed_B = torch.tensor([row.seed for row in rows], dtype=torch.int64, device=device)
         self.row_B = torch.arange(len(rows), device=device)
+
+    def _read(self, texts: Sequence[tuple[int, ...]], prompts: Prompts) -> Tensor:
+        """The logits behind each prompt."""
+        token_PL = _pad_right(texts, self._model.device)
+        count, longest = token_PL.shape
+        position_N = torch.arange(longest, device=token_PL.device).repeat(count)
+        hidden_NE = self._model.hidden(token_PL.flatten(), self._angles.at(position_N), prompts.attend)
+        last_P = torch.arange(count, device=token_PL.device) * longest + prompts.length_P - 1
+        return self._model.logits(hidden_NE[last_P])
 
     @property
     def is_empty(self) -> bool:
@@ -163,44 +130,21 @@ class _Batch:
 
     def drop(self, gone_B: Tensor, token_B: Tensor) -> Tensor:
         """Forget the rows that ended; what remains of ``token_B``."""
-        kept = (~gone_B).nonzero().squeeze(-1)
-        self._cache.batch_select_indices(kept)
-        self._next_B1, self._seed_B, self.row_B = self._next_B1[kept], self._seed_B[kept], self.row_B[kept]
-        if self._seen_BK is not None:
-            self._seen_BK = self._seen_BK[kept]
+        remaining = Remaining.of(~gone_B)
+        kept = remaining.order
+        self._cache.keep(remaining)
+        self._next_B, self._seed_B, self.row_B = self._next_B[kept], self._seed_B[kept], self.row_B[kept]
         return token_B[kept]
 
     def advance(self, token_B: Tensor) -> None:
         """Append one token a row, and compute the logits of the next."""
-        mask = None
-        if self._seen_BK is not None:
-            self._seen_BK = torch.nn.functional.pad(self._seen_BK, (0, 1), value=True)
-            mask = self._seen_BK[:, None, None, :]
-        output = self._model(
-            input_ids=token_B[:, None],
-            attention_mask=mask,
-            position_ids=self._next_B1,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self._logits_BV = output.logits[:, -1]
-        self._next_B1 = self._next_B1 + 1
+        hidden_BE = self._model.hidden(token_B, self._angles.at(self._next_B), self._cache.attend)
+        self._logits_BV = self._model.logits(hidden_BE)
+        self._cache.advance()
+        self._next_B = self._next_B + 1
 
 
-def _pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids with zeros on the left, and True where a token is real."""
-    longest = max(map(len, prompts))
-    token_PL = torch.tensor([[0] * (longest - len(tokens)) + list(tokens) for tokens in prompts])
-    padding_P = torch.tensor([longest - len(tokens) for tokens in prompts])
-    real_PL = torch.arange(longest) >= padding_P[:, None]
-    return token_PL.to(device), real_PL.to(device)
-
-
-def _causal_mask(real_PL: Tensor) -> Tensor:
-    """True where a query (third axis) may look at a key (fourth)."""
-    length = real_PL.shape[1]
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=real_PL.device).tril()
-    # Padding looks at itself: a query that sees nothing would be NaN in some attention kernels.
-    itself_LL = torch.eye(length, dtype=torch.bool, device=real_PL.device)
-    return ((causal_LL & real_PL[:, None, :]) | itself_LL)[:, None]
+def _pad_right(texts: Sequence[tuple[int, ...]], device: torch.device) -> Tensor:
+    """Token ids with zeros behind."""
+    longest = max(map(len, texts))
+    return torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in texts], device=device)
