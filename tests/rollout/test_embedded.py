@@ -253,11 +253,11 @@ def test_what_a_step_holds_of_a_prompt_does_not_grow_with_its_group(qwen2: Path)
     token_N = torch.tensor([*PROMPTS[2], *PROMPTS[0], *[0] * 6])
     with torch.inference_mode():
         transformer.hidden(token_N, angles.at(torch.arange(9).repeat(2)), prompts.attend)
-        cache = GroupCache(prompts, torch.tensor([0, 0, 0, 1, 1]))
+        cache = GroupCache(prompts, [0, 0, 0, 1, 1])
         assert {key.shape for key, _ in prompts.layers} == {(2, 2, 9, 8)}
-        cache.keep(Remaining.of(torch.tensor([False, False, False, True, True])))
+        cache.keep(Remaining.of([False, False, False, True, True], torch.device("cpu")))
     assert {key.shape for key, _ in prompts.layers} == {(1, 2, 9, 8)}
-    assert prompts.length_P.tolist() == [3]
+    assert prompts.lengths == [3]
 
 
 # ---------------------------------------------------------------- weights

@@ -24,34 +24,38 @@ _ROOM = 64  # tokens that fit before a layer's responses are copied
 class Remaining(NamedTuple):
     """What is left of a batch when some leave: those at the end move into the places that fell empty."""
 
-    order: Tensor  # where each that stays came from
-    moved: Tensor  # places whose holder is another one now
+    came_from: list[int]  # where each that stays stood
+    hole_M: Tensor  # the places that fell empty
+    mover_M: Tensor  # and who moves there
 
     @classmethod
-    def of(cls, stays_B: Tensor) -> Remaining:
-        count = int(stays_B.sum())
-        moved = (~stays_B[:count]).nonzero()[:, 0]
-        order = torch.arange(count, device=stays_B.device)
-        order[moved] = stays_B[count:].nonzero()[:, 0] + count
-        return cls(order, moved)
+    def of(cls, stays: Sequence[bool], device: torch.device) -> Remaining:
+        count = sum(stays)
+        holes = [place for place in range(count) if not stays[place]]
+        movers = [place for place in range(count, len(stays)) if stays[place]]
+        came_from = list(range(count))
+        for hole, mover in zip(holes, movers, strict=True):
+            came_from[hole] = mover
+        return cls(came_from, *torch.tensor([holes, movers], dtype=torch.int64, device=device))
 
     def close_up(self, x: Tensor) -> Tensor:
         """The remaining rows of ``x``, in its own memory."""
-        x[self.moved] = x[self.order[self.moved]]
-        return x[: len(self.order)]
+        if len(self.hole_M):
+            x[self.hole_M] = x[self.mover_M]
+        return x[: len(self.came_from)]
 
 
 class Prompts:
     """Filled by one pass over P prompts, padded to L on the right: causal attention needs no mask then."""
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        self.length_P = torch.tensor(lengths, device=device)
+        self.lengths, self.device = list(lengths), device
         self.layers: list[list[Tensor]] = []  # keys and values [P, G, L, d]
 
     def attend(self, layer: int, query_NHd: Tensor, key_NGd: Tensor, value_NGd: Tensor) -> Tensor:
         """Of all N = P L tokens, prompt after prompt; layers come in their order."""
         assert layer == len(self.layers)
-        count = len(self.length_P)
+        count = len(self.lengths)
         query, key, value = (
             x.unflatten(0, (count, -1)).transpose(1, 2) for x in (query_NHd, key_NGd, value_NGd)
         )
@@ -61,7 +65,7 @@ class Prompts:
         return seen.transpose(1, 2).flatten(0, 1)
 
     def keep(self, remaining: Remaining) -> None:
-        self.length_P = self.length_P[remaining.order]
+        self.lengths = [self.lengths[place] for place in remaining.came_from]
         self.layers = [[*map(remaining.close_up, layer)] for layer in self.layers]
 
 
@@ -82,7 +86,7 @@ class GroupCache:
     ``prompt_B`` is where each one's prompt stands in ``prompts``.
     """
 
-    def __init__(self, prompts: Prompts, prompt_B: Tensor) -> None:
+    def __init__(self, prompts: Prompts, prompt_B: Sequence[int]) -> None:
         self._prompts = prompts
         self._layers: list[list[Tensor]] = []  # keys and values [B, G, room, d]
         self._length = 0  # R
@@ -105,28 +109,29 @@ class GroupCache:
     def keep(self, remaining: Remaining) -> None:
         """Forget the other responses, and prompts that have none left."""
         self._layers = [[*map(remaining.close_up, layer)] for layer in self._layers]
-        prompt_B = self._prompt_B[remaining.order]
-        is_used_P = torch.zeros_like(self._prompts.length_P, dtype=torch.bool)
-        is_used_P[prompt_B] = True
-        if not is_used_P.all():
-            used = Remaining.of(is_used_P)
+        prompt_B = [self._prompts_of[place] for place in remaining.came_from]
+        is_used = [place in set(prompt_B) for place in range(len(self._prompts.lengths))]
+        if not all(is_used):
+            used = Remaining.of(is_used, self._prompts.device)
             self._prompts.keep(used)
-            place_P = torch.empty_like(is_used_P, dtype=torch.int64)
-            place_P[used.order] = torch.arange(len(used.order), device=prompt_B.device)
-            prompt_B = place_P[prompt_B]
+            place_of = {old: new for new, old in enumerate(used.came_from)}
+            prompt_B = [place_of[old] for old in prompt_B]
         self._find_places(prompt_B)
 
-    def _find_places(self, prompt_B: Tensor) -> None:
-        length_P = self._prompts.length_P
-        count_P = prompt_B.bincount(minlength=len(length_P))
-        order_B = prompt_B.argsort(stable=True)
-        place_B = torch.arange(len(prompt_B), device=prompt_B.device)
-        place_B = place_B - (count_P.cumsum(0) - count_P)[prompt_B[order_B]]
-        self._prompt_B = prompt_B
-        self._member_B = torch.empty_like(prompt_B).index_copy_(0, order_B, place_B)
-        self._members, self._longest = _largest(count_P), _largest(length_P)
-        beyond_PL = torch.arange(self._longest, device=prompt_B.device) >= length_P[:, None]
-        self._beyond = beyond_PL[:, None, None] if beyond_PL.any() else None
+    def _find_places(self, prompt_B: Sequence[int]) -> None:
+        lengths, device = self._prompts.lengths, self._prompts.device
+        members = [0] * len(lengths)
+        places = []
+        for prompt in prompt_B:
+            places.append(members[prompt])
+            members[prompt] += 1
+        self._prompts_of = list(prompt_B)
+        self._prompt_B, self._member_B = torch.tensor([prompt_B, places], dtype=torch.int64, device=device)
+        self._members, self._longest = max(members, default=0), max(lengths, default=0)
+        self._beyond = None
+        if min(lengths, default=0) < self._longest:
+            position_L = torch.arange(self._longest, device=device)
+            self._beyond = position_L >= torch.tensor(lengths, device=device)[:, None, None, None]
 
     def _append(self, layer: int, *new_BGd: Tensor) -> list[Tensor]:
         """Keys and values [B, G, R, d] with those of the new token."""
@@ -171,7 +176,3 @@ def _with_room(filled: Tensor, length: int) -> Tensor:
     larger = filled.new_empty(*filled.shape[:2], length, filled.shape[3])
     larger[:, :, : filled.shape[2]] = filled
     return larger
-
-
-def _largest(count: Tensor) -> int:
-    return int(count.max()) if len(count) else 0

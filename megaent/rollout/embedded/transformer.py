@@ -62,8 +62,8 @@ class Transformer:
             if self._turns[number]:
                 query, key = turn(query), turn(key)
             seen_NHd = attend(number, query, key, value)
-            x_NE = x_NE + linear(seen_NHd.flatten(1), layer.output)
-            x_NE = x_NE + layer.mlp(self._normed(x_NE, layer.mlp_norm))
+            x_NE = torch.addmm(x_NE, seen_NHd.flatten(1), layer.output.T)
+            x_NE = layer.mlp(x_NE, self._normed(x_NE, layer.mlp_norm))
         return self._normed(x_NE, self._norm)
 
     def logits(self, hidden_NE: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Layer(NamedTuple):
     value: Projection
     output: Tensor
     mlp_norm: Tensor
-    mlp: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor, Tensor], Tensor]  # adds to the first what it makes of the second
 
     def project(self, x_NE: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         return self.query(x_NE, eps), self.key(x_NE, eps), self.value(x_NE, eps)
@@ -134,10 +134,10 @@ def _layer(module: Any, architecture: Architecture) -> Layer:
     )
 
 
-def _gated(mlp: Any) -> Callable[[Tensor], Tensor]:
-    gate, up, down = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight
-    return lambda x_NE: linear(silu(linear(x_NE, gate)).mul_(linear(x_NE, up)), down)
+def _gated(mlp: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    gate, up, down_T = mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight.T
+    return lambda x_NE, y_NE: torch.addmm(x_NE, silu(linear(y_NE, gate)).mul_(linear(y_NE, up)), down_T)
 
 
-def _mixture(mlp: Any) -> Callable[[Tensor], Tensor]:
-    return lambda x_NE: mlp(x_NE[None])[0]
+def _mixture(mlp: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x_NE, y_NE: x_NE + mlp(y_NE[None])[0]
