@@ -71,8 +71,6 @@ def train(
     introduce(task, folder, console)
     say(f"{len(task.train)} prompts to train on, {len(task.evaluation)} held out; building {folder}")
     layout = join(config)
-    # What model.dtype=auto came to on each process by itself.
-    config.model.dtype = layout.from_rank_0(config.model.dtype)
     try:
         task, stream = of_one_day(config, folder, layout, (task, stream))
         directory = RunDirectory(run_path(config, layout))
