@@ -91,6 +91,8 @@ def measure(asked: argparse.Namespace) -> None:
     contenders = {"megaent": ROOT} | ({"before": asked.before.resolve()} if asked.before else {})
     has_trl = work.has_trl and not asked.without_trl
     runs: dict[str, list[dict]] = {name: [] for name in (*contenders, *(["trl"] if has_trl else []))}
+    record = {"work": asked.work, "command": sys.argv[1:], "machine": _machine()}
+    record |= {"commits": _commits(contenders)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         words = [*work.overrides, *COMMON, f"steps={asked.steps}", *_data(asked.work, folder)]
@@ -99,8 +101,6 @@ def measure(asked: argparse.Namespace) -> None:
                 runs[name].append(run_megaent(tree, words, folder / f"{name}-{number}", asked.core))
             if has_trl:
                 runs["trl"].append(run_trl(words, folder / f"trl-{number}", asked.core, asked.steps))
-    record = {"work": asked.work, "command": sys.argv[1:], "machine": _machine()}
-    record |= {"commits": _commits(contenders)}
     record |= {
         "results": {name: summary(rounds, work.warm_up) for name, rounds in runs.items()},
         "runs": runs,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _CHOICES = ("float32", "bfloat16")
-_SIZE = 512  # rows, columns and depth of the product
-_ROUNDS = 5
+_SIZE = 256  # rows, columns and depth of the product
+_ROUNDS = 3
 
 Measure = Callable[[Sequence[str]], Mapping[str, float]]
 

@@ -25,23 +25,23 @@ class Remaining(NamedTuple):
     """What is left of a batch when some leave: those at the end move into the places that fell empty."""
 
     came_from: list[int]  # where each that stays stood
-    hole_M: Tensor  # the places that fell empty
-    mover_M: Tensor  # and who moves there
+    holes: Tensor  # the places that fell empty
+    movers: Tensor  # and who moves there
 
     @classmethod
     def of(cls, stays: Sequence[bool], device: torch.device) -> Remaining:
         count = sum(stays)
-        holes = [place for place in range(count) if not stays[place]]
-        movers = [place for place in range(count, len(stays)) if stays[place]]
+        empty = [place for place in range(count) if not stays[place]]
+        late = [place for place in range(count, len(stays)) if stays[place]]
         came_from = list(range(count))
-        for hole, mover in zip(holes, movers, strict=True):
+        for hole, mover in zip(empty, late, strict=True):
             came_from[hole] = mover
-        return cls(came_from, *torch.tensor([holes, movers], dtype=torch.int64, device=device))
+        return cls(came_from, *torch.tensor([empty, late], dtype=torch.int64, device=device))
 
     def close_up(self, x: Tensor) -> Tensor:
         """The remaining rows of ``x``, in its own memory."""
-        if len(self.hole_M):
-            x[self.hole_M] = x[self.mover_M]
+        if len(self.holes):
+            x[self.holes] = x[self.movers]
         return x[: len(self.came_from)]
 
 
