@@ -321,28 +321,6 @@ def test_an_engine_without_weights_waits_for_them(qwen2: Path) -> None:
     assert tested.generate(requests(2), sampling) == engine(qwen2).generate(requests(2), sampling)
 
 
-@pytest.mark.parametrize("name", ["qwen2", "llama"])
-def test_an_engine_at_rest_holds_no_weights_until_new_ones_come(
-    model_folders: dict[str, Path], name: str
-) -> None:
-    """``qwen2`` has a tied output layer, ``llama`` one of its own."""
-    tested, sampling = engine(model_folders[name]), SamplingParams(max_new_tokens=6)
-    expected = tested.generate(requests(2), sampling)
-    model = tested._open_model()
-    tested.rest()
-    assert sum(p.untyped_storage().nbytes() for p in model.parameters()) == 0
-    assert tested.version == -1
-    with pytest.raises(EngineError, match="no weights: they went when it came to rest"):
-        tested.generate(requests(1), sampling)
-    tested.receive_weights(saved_weights(model_folders[name]).items(), 0)
-    assert tested.generate(requests(2), sampling) == expected
-    tested.rest()
-    with pytest.raises(EngineError, match=f"{NORM} is missing"):
-        tested.receive_weights(without_norm(saved_weights(model_folders[name])), 1)
-    tested.receive_weights(saved_weights(model_folders[name]).items(), 0)
-    assert tested.generate(requests(2), sampling) == expected
-
-
 Stream = Iterator[tuple[str, Tensor]]
 NORM = "model.layers.1.input_layernorm.weight"
 

@@ -56,7 +56,6 @@ class EmbeddedEngine:
         # transformers decorates ``to`` in a way that hides its signature from type checkers.
         model = model.to(device)  # type: ignore[arg-type]
         self._model: PreTrainedModel | None = model.eval().requires_grad_(False)
-        self._shapes = [parameter.shape for parameter in self._model.parameters()]
         self._architecture = architecture
         self._vocab_size = architecture.vocab_size
         self._context_length = architecture.max_positions
@@ -119,7 +118,6 @@ class EmbeddedEngine:
         """
         model = self._open_model()
         self.version, self._no_weights = -1, "the last set did not arrive completely"
-        self._make_room()
         wrong = _copy_weights(dict(file_weights(model, self._architecture)), named_tensors)
         if wrong:
             self._no_weights = f"the last set was refused ({wrong})"
@@ -135,15 +133,7 @@ class EmbeddedEngine:
         yield from file_weights(self._ready_model(), self._architecture)
 
     def rest(self) -> None:
-        """The weights go: a full set of new ones comes next, and training has their memory until then."""
-        self.version, self._no_weights = -1, "they went when it came to rest"
-        for parameter in self._open_model().parameters():
-            parameter.data = parameter.data.new_empty(0)
-
-    def _make_room(self) -> None:
-        for parameter, shape in zip(self._open_model().parameters(), self._shapes, strict=True):
-            if parameter.shape != shape:
-                parameter.data = parameter.data.new_empty(shape)
+        """Its caches live no longer than a call of ``generate``."""
 
     def close(self) -> None:
         self._model = None
