@@ -5,6 +5,7 @@
     python benchmarks/beside_trl.py demo --out FILE.json         the demonstration's chain sums
     python benchmarks/beside_trl.py long_prompts --out FILE.json  a prompt of 1 024 tokens, 16 responses
     … --before TREE       also the build in TREE (a checkout with its compiled ops), same environment
+    … --without-trl       where there is no TRL
     python benchmarks/beside_trl.py draw FILE.json CURVES.png    reward over steps of all contenders
 
 Every contender runs in processes of its own on one core, one after the other, ``--rounds`` times in turn.
@@ -74,6 +75,7 @@ def main() -> None:
         one.add_argument("--steps", type=int, default=WORKS[name].steps)
         one.add_argument("--rounds", type=int, default=2)
         one.add_argument("--core", type=int, default=0)
+        one.add_argument("--without-trl", action="store_true")
     drawing = commands.add_parser("draw")
     drawing.add_argument("source", type=Path)
     drawing.add_argument("target", type=Path)
@@ -87,17 +89,18 @@ def main() -> None:
 def measure(asked: argparse.Namespace) -> None:
     work = WORKS[asked.work]
     contenders = {"megaent": ROOT} | ({"before": asked.before.resolve()} if asked.before else {})
-    runs: dict[str, list[dict]] = {name: [] for name in (*contenders, *(["trl"] if work.has_trl else []))}
+    has_trl = work.has_trl and not asked.without_trl
+    runs: dict[str, list[dict]] = {name: [] for name in (*contenders, *(["trl"] if has_trl else []))}
+    record = {"work": asked.work, "command": sys.argv[1:], "machine": _machine()}
+    record |= {"commits": _commits(contenders)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         words = [*work.overrides, *COMMON, f"steps={asked.steps}", *_data(asked.work, folder)]
         for number in range(asked.rounds):
             for name, tree in contenders.items():
                 runs[name].append(run_megaent(tree, words, folder / f"{name}-{number}", asked.core))
-            if work.has_trl:
+            if has_trl:
                 runs["trl"].append(run_trl(words, folder / f"trl-{number}", asked.core, asked.steps))
-    record = {"work": asked.work, "command": sys.argv[1:], "machine": _machine()}
-    record |= {"commits": _commits(contenders)}
     record |= {
         "results": {name: summary(rounds, work.warm_up) for name, rounds in runs.items()},
         "runs": runs,
@@ -109,7 +112,11 @@ def measure(asked: argparse.Namespace) -> None:
 
 def run_megaent(tree: Path, words: list[str], folder: Path, core: int) -> dict:
     worker, seconds = Path(__file__).with_name("step_worker.py"), folder.with_suffix(".json")
-    peak = _run([sys.executable, str(worker), str(seconds), *words, f"run.dir={folder}"], core, tree)
+    configs = folder.with_name(f"{folder.name}-configs")  # a build reads its own groups
+    configs.mkdir()
+    (configs / "megaent_configs").symlink_to(tree / "configs")
+    command = [sys.executable, str(worker), str(seconds), *words, f"run.dir={folder}"]
+    peak = _run(command, core, tree, packages=(configs, tree))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     verbs = ("generate", "score", "update", "publish")
     return {
@@ -127,7 +134,9 @@ def run_trl(words: list[str], folder: Path, core: int, steps: int) -> dict:
     job = folder / "job.json"
     job.write_text(json.dumps(_job(words, steps, folder / "steps.json")))
     worker = Path(__file__).with_name("trl_worker.py")
-    peak = _run([str(ROOT / ".venv-trl" / "bin" / "python"), str(worker), str(job)], core, ROOT)
+    peak = _run(
+        [str(ROOT / ".venv-trl" / "bin" / "python"), str(worker), str(job)], core, ROOT, packages=(ROOT,)
+    )
     return json.loads((folder / "steps.json").read_text()) | {"peak_gib": peak}
 
 
@@ -173,9 +182,10 @@ def _data(work: str, folder: Path) -> list[str]:
     return [f"data.path={file}"]
 
 
-def _run(command: list[str], core: int, tree: Path) -> float:
+def _run(command: list[str], core: int, tree: Path, *, packages: tuple[Path, ...]) -> float:
     """The process on one core to its end; its peak resident memory in GiB."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join(map(str, packages))
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen(
             ["taskset", "-c", str(core), *command], stdout=said, stderr=said, env=env, cwd=tree

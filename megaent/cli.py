@@ -144,10 +144,13 @@ def _train(words: list[str]) -> int:
         print(compose_config(overrides)[1], end="")
         return 0
     config, text = compose_config(overrides, check_files=True, say=_say)
+    from megaent.config.fastest_dtype import settle_dtype
+
+    config, text, overrides = settle_dtype(config, text, with_absolute_paths(overrides, text), say=_say)
     _say("loading Megatron-Core")
     from megaent.run.run import train
 
-    train(config, text, with_absolute_paths(overrides, text))
+    train(config, text, overrides)
     return 0
 
 

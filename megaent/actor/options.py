@@ -15,14 +15,14 @@ class ModelOptions:
     """``model=hf``: a Hugging Face folder on this machine (docs/tasks.md says which)."""
 
     path: str = MISSING
-    dtype: str = "float32"  # float32 | bfloat16 | float64
+    dtype: str = "float32"  # float32 | bfloat16 | float64 | auto: the faster of the first two here
     implementation: str = "local"  # local | transformer_engine
     recompute: RecomputeOptions = field(default_factory=RecomputeOptions)
 
     def __post_init__(self) -> None:
         require(
-            self.dtype in ("float32", "bfloat16", "float64"),
-            f"model.dtype must be float32, bfloat16 or float64, got {self.dtype!r}",
+            self.dtype in ("float32", "bfloat16", "float64", "auto"),
+            f"model.dtype must be float32, bfloat16, float64 or auto, got {self.dtype!r}",
         )
         require(
             self.implementation in ("local", "transformer_engine"),

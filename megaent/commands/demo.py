@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from megaent.config.composition import compose_config
+from megaent.config.fastest_dtype import require_named_dtype
 from megaent.config.overrides import quoted
 from megaent.durable import replace_file
 from megaent.errors import ConfigError, RunError
@@ -99,7 +100,9 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], Path]:
 
 
 def _composed(words: list[str]) -> TrainConfig:
-    return compose_config(words)[0]
+    config, _ = compose_config(words)
+    require_named_dtype(config, "the demonstration, whose runs are compared,")
+    return config
 
 
 # ---------------------------------------------------------------- processes

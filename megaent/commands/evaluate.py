@@ -142,11 +142,13 @@ class _Evaluation:
                 self._engine.close()
 
     def _plan(self, chosen: tuple[str, ...]) -> tuple[TrainConfig, Task, Path]:
+        from megaent.config.fastest_dtype import require_named_dtype
         from megaent.data.registry import load_task
         from megaent.model_folder.tokenizer import context_length
         from megaent.reward.reward import require_grader
 
         config = self._config(chosen)
+        require_named_dtype(config, "an evaluation")
         limit = self.options.max_new_tokens or config.rollout.max_new_tokens
         room = context_length(self.model.folder) - limit
         task = load_task(config.data, self.model.folder, max_prompt_tokens=room)

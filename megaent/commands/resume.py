@@ -27,6 +27,7 @@ def resume(words: list[str], say: Callable[[str], None]) -> None:
     # Before torch is imported: some of them change what it computes.
     os.environ.update({name: record.environment[name] for name in ENVIRONMENT if name in record.environment})
     from megaent.config.composition import compose_config
+    from megaent.config.fastest_dtype import require_named_dtype
     from megaent.config.overrides import quoted
     from megaent.config.paths import with_absolute_paths
 
@@ -36,6 +37,7 @@ def resume(words: list[str], say: Callable[[str], None]) -> None:
     everything += [f"data.date={record.date}"] if record.date else []
     everything += words[1:]
     config, text = compose_config(everything, check_files=True, say=say)
+    require_named_dtype(config, "a run that goes on")
     recorded, began = list(record.overrides), compose_config(record.overrides)[1]
     goes_on = began
     if words[1:]:

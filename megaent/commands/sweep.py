@@ -30,6 +30,7 @@ from megaent.commands.search import Search, SearchWords
 from megaent.commands.sweep_point import STOPS, PointJob, stops
 from megaent.commands.sweep_words import SweepWords, point_of, read_words
 from megaent.config.composition import ROOT, compose_config, expand_method_options, register
+from megaent.config.fastest_dtype import require_named_dtype
 from megaent.config.overrides import quoted
 from megaent.durable import replace_file
 from megaent.errors import ConfigError, MegaentError, RunError, Stopped
@@ -108,7 +109,8 @@ def _refusals(asked: SweepWords, points: Sequence[Point]) -> dict[Point, Megaent
     for point in points:
         if not (asked.folder / point.folder / COMMAND).exists():
             try:
-                compose_config([*asked.common, *point.words], check_files=True)
+                config, _ = compose_config([*asked.common, *point.words], check_files=True)
+                require_named_dtype(config, "a sweep, whose points are compared,")
             except MegaentError as error:
                 refused[point] = error
     return refused

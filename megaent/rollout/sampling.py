@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from megaent.errors import ConfigError, DataError, ModelError
-from megaent.randomness import uniform
 from megaent.types import RolloutRequest, SamplingParams
 
 
@@ -31,12 +30,12 @@ def draw(
     logits_BV: Tensor,
     *,
     sampling: SamplingParams,
-    seed_B: Tensor,
-    position_B: Tensor,
+    uniform_B: Tensor,
     vocab_size: int | None = None,
 ) -> Drawn:
     """One token a row, and its log-probability in nats at ``temperature`` and before ``top_p``.
 
+    ``uniform_B`` are the fp64 numbers of megaent.randomness.uniform for each row's seed and position.
     Everything is fp32 (fp64 for fp64 logits), the cumulative sum fp64. ``vocab_size`` leaves out padded
     columns, so that they have neither probability nor a place in the normalisation. Temperature 0 takes
     the most probable token, the lowest id of equals, with its log-probability at temperature 1.
@@ -54,7 +53,7 @@ def draw(
         weight_BV = log_prob_BV.exp()
         if sampling.top_p < 1.0:
             weight_BV = weight_BV * nucleus(weight_BV, sampling.top_p)
-        token_B = invert_cdf(weight_BV, uniform(seed_B, position_B))
+        token_B = invert_cdf(weight_BV, uniform_B)
     top = log_prob_BV.topk(sampling.top_log_probs, dim=-1)
     return Drawn(token_B, log_prob_BV.gather(-1, token_B[:, None]).squeeze(-1), top.indices, top.values)
 

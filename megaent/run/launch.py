@@ -86,9 +86,15 @@ def check_staleness(schedule: Schedule, staleness: int) -> None:
 
 
 def join(config: TrainConfig) -> Layout:
-    """Set the threads and enter the parallel layout."""
+    """Set the threads, enter the parallel layout, and take rank 0's dtype: each measures what is ``auto``."""
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    layout = _enter(config)
+    config.model.dtype = layout.from_rank_0(config.model.dtype)
+    return layout
+
+
+def _enter(config: TrainConfig) -> Layout:
     try:
         return init_parallel(
             config.parallel.sizes,

@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.real_shapes import REAL, save_shape
+from support.real_shapes import KINDS, REAL, save_shape
 from torch import Tensor
+from torch.nn import Module, RMSNorm
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
 from megaent.errors import DataError, EngineError, ModelError, NumericsError
+from megaent.model_folder.architecture import read_architecture
 from megaent.randomness import uniform
-from megaent.rollout.embedded.cache import roomy_cache
+from megaent.rollout.embedded.cache import GroupCache, Prompts, Remaining
 from megaent.rollout.embedded.decode import Row, decode
 from megaent.rollout.embedded.engine import EmbeddedEngine
+from megaent.rollout.embedded.transformer import Angles, Attend, Transformer
 from megaent.types import Group, Prompt, RolloutRequest, SamplingParams
 
 # Of four lengths, one of them twice, and one prompt of a single token.
@@ -164,29 +167,97 @@ def test_nothing_to_do_is_done(qwen2: Path) -> None:
     assert [len(group.responses) for group in groups] == [0, 2]
 
 
+class Counted(Transformer):
+    """Notes how many tokens each pass computes."""
+
+    def __init__(self, model: PreTrainedModel, folder: Path) -> None:
+        super().__init__(model, read_architecture(folder))
+        self.tokens: list[int] = []
+
+    def hidden(self, token_N: Tensor, angles_N: Angles, attend: Attend) -> Tensor:
+        self.tokens.append(len(token_N))
+        return super().hidden(token_N, angles_N, attend)
+
+
 def test_no_token_is_computed_twice_or_after_its_response_ended(qwen2: Path) -> None:
     """Each distinct prompt is read once, and each drawn token but the last of a response is read once."""
-    model = hugging_face(qwen2)
-    shapes = []
-    model.register_forward_pre_hook(
-        lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
+    model = Counted(hugging_face(qwen2), qwen2)
     rows = [Row(request.prompt, seed) for request in requests(6) for seed in request.seeds]
-    drawn = decode(model, rows, SamplingParams(max_new_tokens=24, stop_token_ids=(3, 17, 40)))  # type: ignore[arg-type]
-    assert shapes[0] == (5, 9)
-    assert sum(batch * length for batch, length in shapes[1:]) == sum(len(c.tokens) - 1 for c in drawn)
+    drawn = decode(model, rows, SamplingParams(max_new_tokens=24, stop_token_ids=(3, 17, 40)))
+    assert model.tokens[0] == 5 * 9
+    assert sum(model.tokens[1:]) == sum(len(c.tokens) - 1 for c in drawn)
     assert len({len(c.tokens) for c in drawn}) > 5
 
 
-def test_room_in_the_cache_changes_no_bit(qwen2: Path) -> None:
-    """Against transformers' own cache, over rows that leave and longer than the room made at a time."""
-    rows = [Row(request.prompt, seed) for request in requests(6) for seed in request.seeds]
-    sampling = SamplingParams(max_new_tokens=150, stop_token_ids=(3,))
-    model = hugging_face(qwen2)
-    plain, roomy = decode(model, rows, sampling), decode(model, rows, sampling, roomy_cache)  # type: ignore[arg-type]
-    assert plain == roomy
-    assert len({len(c.tokens) for c in plain}) > 5
-    assert max(len(c.tokens) for c in plain) > 64
+# ---------------------------------------------------------------- every architecture, to rounding
+
+
+def exact(folder: Path) -> PreTrainedModel:
+    """transformers in fp64, its norms, which it computes in fp32 always, replaced by torch's."""
+    how = {"dtype": torch.float64, "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, **how).eval()
+    for name, norm in [*model.named_modules()]:
+        if name.endswith("norm"):
+            parent, _, own = name.rpartition(".")
+            model.get_submodule(parent).register_module(own, _exact_norm(norm))
+    return model
+
+
+def _exact_norm(norm: Module) -> RMSNorm:
+    made = RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=torch.float64)  # type: ignore[arg-type]
+    made.weight = norm.weight  # type: ignore[assignment]
+    return made
+
+
+def whole_log_probs(model: PreTrainedModel, prompt: tuple[int, ...], response: tuple[int, ...]) -> Tensor:
+    """[R, V] of every place of a response, from one pass without a cache."""
+    with torch.no_grad():
+        logits_LV = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+    return logits_LV.log_softmax(-1)
+
+
+# Groups of prompts of several lengths; responses longer than the room made at a time; some that end early.
+STOPS = SamplingParams(max_new_tokens=90, stop_token_ids=(3, 17))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "name", ["llama-3.1", "qwen2.5-yarn", "qwen3", "smollm2", "smollm3", "dynamic", "yarn-mscale"]
+)
+def test_shared_prompts_are_exact(tmp_path: Path, name: str) -> None:
+    """To 1e-10 in fp64; tokens are those that fp64 and fp32 both choose."""
+    folder = save_shape(tmp_path / name, (REAL | KINDS)[name])
+    truth = exact(folder)
+    groups = EmbeddedEngine(folder, dtype=torch.float64).generate(requests(4), STOPS)
+    lengths = set()
+    for group in groups:
+        for response in group.responses:
+            log_prob_RV = whole_log_probs(truth, group.prompt.tokens, response.tokens)
+            expected = log_prob_RV.gather(-1, torch.tensor(response.tokens)[:, None])[:, 0]
+            found = torch.tensor(response.log_prob, dtype=torch.float64)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+            lengths.add(len(response.tokens))
+    assert len(lengths) > 5
+    assert max(lengths) > 64
+    assert tokens_of(engine(folder).generate(requests(4), STOPS)) == tokens_of(groups)
+    for group in engine(folder).generate(requests(1), SamplingParams(max_new_tokens=40, temperature=0.0)):
+        greedy = group.responses[0].tokens
+        assert greedy == tuple(whole_log_probs(truth, group.prompt.tokens, greedy).argmax(-1).tolist())
+
+
+def test_what_a_step_holds_of_a_prompt_does_not_grow_with_its_group(qwen2: Path) -> None:
+    """Prompts whose responses have all ended are not held either."""
+    prompts = Prompts([9, 3], torch.device("cpu"))
+    transformer = Transformer(hugging_face(qwen2), read_architecture(qwen2))
+    angles = transformer.angles(9)
+    token_N = torch.tensor([*PROMPTS[2], *PROMPTS[0], *[0] * 6])
+    with torch.inference_mode():
+        transformer.hidden(token_N, angles.at(torch.arange(9).repeat(2)), prompts.attend)
+        cache = GroupCache(prompts, [0, 0, 0, 1, 1])
+        assert {key.shape for key, _ in prompts.layers} == {(2, 2, 9, 8)}
+        cache.keep(Remaining.of([False, False, False, True, True], torch.device("cpu")))
+    assert {key.shape for key, _ in prompts.layers} == {(1, 2, 9, 8)}
+    assert prompts.lengths == [3]
 
 
 # ---------------------------------------------------------------- weights

@@ -24,9 +24,11 @@ def logits(rows: int, vocab: int, *, seed: int = 0, dtype: torch.dtype = torch.f
     return (2.0 * torch.randn(rows, vocab, generator=generator, dtype=torch.float64)).to(dtype)
 
 
-def drawn(logits_BV: Tensor, **arguments: Any) -> tuple[Tensor, Tensor]:
+def drawn(
+    logits_BV: Tensor, *, seed_B: Tensor, position_B: Tensor, **arguments: Any
+) -> tuple[Tensor, Tensor]:
     """Token and log-probability of each row."""
-    result = draw(logits_BV, **arguments)
+    result = draw(logits_BV, uniform_B=uniform(seed_B, position_B), **arguments)
     return result.token_B, result.log_prob_B
 
 
@@ -251,7 +253,7 @@ def test_the_most_probable_tokens_come_highest_first_with_their_log_probs(count:
     logits_BV = logits(6, 12)
     seed_B = torch.arange(6)
     sampling = params(temperature=0.7, top_log_probs=count)
-    result = draw(logits_BV, sampling=sampling, seed_B=seed_B, position_B=seed_B)
+    result = draw(logits_BV, sampling=sampling, uniform_B=uniform(seed_B, seed_B))
     expected_BV = (logits_BV.double() / 0.7).log_softmax(-1)
     order_BV = expected_BV.argsort(dim=-1, descending=True)[:, :count]
     assert result.top_token_BK.tolist() == order_BV.tolist()

@@ -1,21 +1,27 @@
-"""Batched decoding with a KV cache: each distinct prompt is read once, a row that ends leaves the batch.
+"""Batched decoding: each distinct prompt is computed and kept once, a row that ends leaves the batch.
 
-All rows of a batch begin together, so at any time each is at the same place of its response; prompts of
-different lengths are padded on the left and masked. S rows asked for, B rows still growing, P distinct
-prompts, L tokens of the longest prompt, K tokens in the cache, V vocabulary.
+All rows of a batch begin together, so at any time each is at the same place of its response. B rows still
+growing, P distinct prompts, L tokens of the longest, A positions ahead, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from megaent.errors import NumericsError
+from megaent.randomness import uniform
+from megaent.rollout.embedded.cache import GroupCache, Prompts, Remaining
+from megaent.rollout.embedded.transformer import Transformer
 from megaent.rollout.sampling import Drawn, draw
 from megaent.types import FinishReason, Prompt, SamplingParams
+
+_AHEAD = 64  # positions whose uniform numbers are computed at once
 
 
 class Row(NamedTuple):
@@ -35,172 +41,126 @@ class Continuation(NamedTuple):
     top_log_prob: tuple[tuple[float, ...], ...] = ()
 
 
-class KeyValueCache(Protocol):
-    def batch_select_indices(self, indices: Tensor) -> None: ...
-
-
-class ModelOutput(Protocol):
-    logits: Tensor  # [B, 1, V], of the last token alone
-    past_key_values: KeyValueCache
-
-
-class CausalModel(Protocol):
-    """As much of a Hugging Face causal language model as decoding calls."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def __call__(
-        self,
-        *,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        position_ids: Tensor,
-        past_key_values: KeyValueCache | None,
-        use_cache: bool,
-        logits_to_keep: int,
-    ) -> ModelOutput: ...
-
-
 @torch.inference_mode()
-def decode(
-    model: CausalModel,
-    rows: Sequence[Row],
-    sampling: SamplingParams,
-    new_cache: Callable[[], KeyValueCache | None] = lambda: None,
-) -> list[Continuation]:
+def decode(model: Transformer, rows: Sequence[Row], sampling: SamplingParams) -> list[Continuation]:
     """One continuation per row, in the order of ``rows``.
 
-    ``new_cache`` makes the empty cache that the model fills; None leaves that to the model. Raises
-    NumericsError, naming the prompt, when the model's logits are no distribution.
+    Raises NumericsError, naming the prompt, when the model's logits are no distribution.
     """
-    batch = _Batch(model, rows, new_cache())
-    device = model.device
-    token_SR = torch.zeros(len(rows), sampling.max_new_tokens, dtype=torch.int64, device=device)
-    log_prob_SR = torch.zeros(token_SR.shape, dtype=torch.float64, device=device)
-    top_token_SRK = torch.zeros(*token_SR.shape, sampling.top_log_probs, dtype=torch.int64, device=device)
-    top_log_prob_SRK = torch.zeros(top_token_SRK.shape, dtype=torch.float64, device=device)
-    length_S = torch.full((len(rows),), sampling.max_new_tokens, device=device)
-    stopped_S = torch.zeros(len(rows), dtype=torch.bool, device=device)
-    stop_ids = torch.tensor(sampling.stop_token_ids, dtype=torch.int64, device=device)
-
-    for position in range(sampling.max_new_tokens):
-        token_B, log_prob_B, top_token_BK, top_log_prob_BK = batch.draw(sampling, position)
-        token_SR[batch.row_B, position] = token_B
-        log_prob_SR[batch.row_B, position] = log_prob_B.double()
-        top_token_SRK[batch.row_B, position] = top_token_BK
-        top_log_prob_SRK[batch.row_B, position] = top_log_prob_BK.double()
-        stop_B = torch.isin(token_B, stop_ids)
-        if stop_B.any():
-            ended = batch.row_B[stop_B]
-            length_S[ended] = position + 1
-            stopped_S[ended] = True
-            token_B = batch.drop(stop_B, token_B)
-        if batch.is_empty or position + 1 == sampling.max_new_tokens:
-            break
+    batch = _Batch(model, rows, sampling)
+    while True:
+        token_B = batch.draw()
+        if batch.is_empty:
+            return [continuation.finished(sampling.stop_token_ids) for continuation in batch.growing]
         batch.advance(token_B)
 
-    with_top = sampling.top_log_probs > 0
-    return [
-        Continuation(
-            tokens=tuple(token_SR[row, :length].tolist()),
-            log_prob=tuple(log_prob_SR[row, :length].tolist()),
-            finish="stop" if stopped else "length",
-            top_tokens=tuple(map(tuple, top_token_SRK[row, :length].tolist())) if with_top else (),
-            top_log_prob=tuple(map(tuple, top_log_prob_SRK[row, :length].tolist())) if with_top else (),
+
+@dataclass
+class _Growing:
+    """A response so far."""
+
+    tokens: list[int] = field(default_factory=list)
+    log_prob: list[float] = field(default_factory=list)
+    top_tokens: list[tuple[int, ...]] = field(default_factory=list)
+    top_log_prob: list[tuple[float, ...]] = field(default_factory=list)
+
+    def finished(self, stop_token_ids: Sequence[int]) -> Continuation:
+        return Continuation(
+            tokens=tuple(self.tokens),
+            log_prob=tuple(self.log_prob),
+            finish="stop" if self.tokens[-1] in stop_token_ids else "length",
+            top_tokens=tuple(self.top_tokens),
+            top_log_prob=tuple(self.top_log_prob),
         )
-        for row, (length, stopped) in enumerate(zip(length_S.tolist(), stopped_S.tolist(), strict=True))
-    ]
 
 
 class _Batch:
-    """The rows still growing: their cache, and the logits of their next token."""
+    """The rows still growing: what they attend to, and the logits of their next token."""
 
-    def __init__(self, model: CausalModel, rows: Sequence[Row], cache: KeyValueCache | None) -> None:
-        self._model, self._rows = model, rows
-        device = model.device
-        prompts = list(dict.fromkeys(row.prompt.tokens for row in rows))
-        place = {tokens: index for index, tokens in enumerate(prompts)}
-        prompt_B = torch.tensor([place[row.prompt.tokens] for row in rows], device=device)
+    def __init__(self, model: Transformer, rows: Sequence[Row], sampling: SamplingParams) -> None:
+        self._model, self._rows, self._sampling = model, rows, sampling
+        self.growing = [_Growing() for _ in rows]
+        self._living = list(range(len(rows)))  # which of the rows, B
+        self._position = 0  # in the response
+        texts = list(dict.fromkeys(row.prompt.tokens for row in rows))
+        place = {tokens: index for index, tokens in enumerate(texts)}
+        prompts = Prompts([*map(len, texts)], model.device)
+        prompt_B = [place[row.prompt.tokens] for row in rows]
+        self._angles = model.angles(max(map(len, texts)) + sampling.max_new_tokens)
 
-        token_PL, real_PL = _pad_left(prompts, device)
-        is_padded = min(map(len, prompts)) < token_PL.shape[1]
-        output = model(
-            input_ids=token_PL,
-            attention_mask=_causal_mask(real_PL) if is_padded else None,
-            position_ids=(real_PL.cumsum(dim=-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self._cache = output.past_key_values
-        self._cache.batch_select_indices(prompt_B)
-        self._logits_BV = output.logits[prompt_B, -1]
-        self._seen_BK = real_PL[prompt_B] if is_padded else None
-        self._next_B1 = real_PL.sum(dim=-1)[prompt_B, None]
-        self._seed_B = torch.tensor([row.seed for row in rows], dtype=torch.int64, device=device)
-        self.row_B = torch.arange(len(rows), device=device)
+        self._logits_BV = self._read(texts, prompts)[prompt_B]
+        self._cache = GroupCache(prompts, prompt_B)
+        self._next_B = torch.tensor([len(row.prompt.tokens) for row in rows], device=model.device)
+        self._seed_B = torch.tensor([row.seed for row in rows], dtype=torch.int64, device=model.device)
+
+    def _read(self, texts: Sequence[tuple[int, ...]], prompts: Prompts) -> Tensor:
+        """The logits behind each prompt."""
+        token_PL = _pad_right(texts, self._model.device)
+        count, longest = token_PL.shape
+        position_N = torch.arange(longest, device=token_PL.device).repeat(count)
+        hidden_NE = self._model.hidden(token_PL.flatten(), self._angles.at(position_N), prompts.attend)
+        last_P = [index * longest + len(tokens) - 1 for index, tokens in enumerate(texts)]
+        return self._model.logits(hidden_NE[last_P])
 
     @property
     def is_empty(self) -> bool:
-        return self.row_B.numel() == 0
+        return not self._living
 
-    def draw(self, sampling: SamplingParams, position: int) -> Drawn:
-        drawn = draw(
-            self._logits_BV,
-            sampling=sampling,
-            seed_B=self._seed_B,
-            position_B=torch.full_like(self._seed_B, position),
+    def draw(self) -> Tensor:
+        """One token a row; rows that it ends leave, and what remains is given back."""
+        drawn = draw(self._logits_BV, sampling=self._sampling, uniform_B=self._uniform())
+        tokens = drawn.token_B.tolist()
+        self._note(tokens, drawn)
+        self._position += 1
+        is_last = self._position == self._sampling.max_new_tokens
+        stays = [not is_last and token not in self._sampling.stop_token_ids for token in tokens]
+        return drawn.token_B if all(stays) else self._keep(stays, drawn.token_B)
+
+    def _uniform(self) -> Tensor:
+        """The numbers of this position; those of some positions are computed at once."""
+        place = self._position % _AHEAD
+        if place == 0:
+            position_A = torch.arange(self._position, self._position + _AHEAD, device=self._seed_B.device)
+            self._uniform_BA = uniform(self._seed_B[:, None], position_A)
+        return self._uniform_BA[:, place]
+
+    def _note(self, tokens: list[int], drawn: Drawn) -> None:
+        log_probs = drawn.log_prob_B.tolist()
+        for index, token, log_prob in zip(self._living, tokens, log_probs, strict=True):
+            if not isfinite(log_prob):
+                raise self._not_finite(self._rows[index])
+            self.growing[index].tokens.append(token)
+            self.growing[index].log_prob.append(log_prob)
+        if self._sampling.top_log_probs:
+            tops = zip(drawn.top_token_BK.tolist(), drawn.top_log_prob_BK.tolist(), strict=True)
+            for index, (top_tokens, top_log_probs) in zip(self._living, tops, strict=True):
+                self.growing[index].top_tokens.append(tuple(top_tokens))
+                self.growing[index].top_log_prob.append(tuple(top_log_probs))
+
+    def _not_finite(self, row: Row) -> NumericsError:
+        return NumericsError(
+            f"prompt {row.prompt.id!r}, seed {row.seed}, response token {self._position}: the engine's "
+            "logits are not finite; look at the weights it last received (grad/norm, loss) or at its dtype"
         )
-        is_finite_B = drawn.log_prob_B.isfinite()
-        if not is_finite_B.all():
-            row = self._rows[int(self.row_B[~is_finite_B][0])]
-            raise NumericsError(
-                f"prompt {row.prompt.id!r}, seed {row.seed}, response token {position}: the engine's logits "
-                "are not finite; look at the weights it last received (grad/norm, loss) or at its dtype"
-            )
-        return drawn
 
-    def drop(self, gone_B: Tensor, token_B: Tensor) -> Tensor:
-        """Forget the rows that ended; what remains of ``token_B``."""
-        kept = (~gone_B).nonzero().squeeze(-1)
-        self._cache.batch_select_indices(kept)
-        self._next_B1, self._seed_B, self.row_B = self._next_B1[kept], self._seed_B[kept], self.row_B[kept]
-        if self._seen_BK is not None:
-            self._seen_BK = self._seen_BK[kept]
-        return token_B[kept]
+    def _keep(self, stays: list[bool], token_B: Tensor) -> Tensor:
+        remaining = Remaining.of(stays, token_B.device)
+        self._living = [self._living[index] for index in remaining.came_from]
+        self._cache.keep(remaining)
+        self._next_B, self._seed_B, self._uniform_BA, token_B = (
+            remaining.close_up(x) for x in (self._next_B, self._seed_B, self._uniform_BA, token_B)
+        )
+        return token_B
 
     def advance(self, token_B: Tensor) -> None:
         """Append one token a row, and compute the logits of the next."""
-        mask = None
-        if self._seen_BK is not None:
-            self._seen_BK = torch.nn.functional.pad(self._seen_BK, (0, 1), value=True)
-            mask = self._seen_BK[:, None, None, :]
-        output = self._model(
-            input_ids=token_B[:, None],
-            attention_mask=mask,
-            position_ids=self._next_B1,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self._logits_BV = output.logits[:, -1]
-        self._next_B1 = self._next_B1 + 1
+        hidden_BE = self._model.hidden(token_B, self._angles.at(self._next_B), self._cache.attend)
+        self._logits_BV = self._model.logits(hidden_BE)
+        self._cache.advance()
+        self._next_B = self._next_B + 1
 
 
-def _pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids with zeros on the left, and True where a token is real."""
-    longest = max(map(len, prompts))
-    token_PL = torch.tensor([[0] * (longest - len(tokens)) + list(tokens) for tokens in prompts])
-    padding_P = torch.tensor([longest - len(tokens) for tokens in prompts])
-    real_PL = torch.arange(longest) >= padding_P[:, None]
-    return token_PL.to(device), real_PL.to(device)
-
-
-def _causal_mask(real_PL: Tensor) -> Tensor:
-    """True where a query (third axis) may look at a key (fourth)."""
-    length = real_PL.shape[1]
-    causal_LL = torch.ones(length, length, dtype=torch.bool, device=real_PL.device).tril()
-    # Padding looks at itself: a query that sees nothing would be NaN in some attention kernels.
-    itself_LL = torch.eye(length, dtype=torch.bool, device=real_PL.device)
-    return ((causal_LL & real_PL[:, None, :]) | itself_LL)[:, None]
+def _pad_right(texts: Sequence[tuple[int, ...]], device: torch.device) -> Tensor:
+    """Token ids with zeros behind."""
+    longest = max(map(len, texts))
+    return torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in texts], device=device)

@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from megaent.errors import EngineError, ModelError
 from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.contents import check_weights
-from megaent.rollout.embedded.cache import roomy_cache
 from megaent.rollout.embedded.decode import Continuation, Row, decode
 from megaent.rollout.embedded.named import file_weights
+from megaent.rollout.embedded.transformer import Transformer
 from megaent.rollout.sampling import require_prompts, require_sampling
 from megaent.types import Group, Metrics, Response, RolloutRequest, SamplingParams
 
@@ -67,7 +67,7 @@ class EmbeddedEngine:
 
     def generate(self, requests: Sequence[RolloutRequest], sampling: SamplingParams) -> list[Group]:
         """One ungraded group per request, in the order of the requests, responses in the order of seeds."""
-        model = self._ready_model()
+        model = Transformer(self._ready_model(), self._architecture)
         require_sampling(sampling, vocab_size=self._vocab_size)
         require_prompts(
             requests,
@@ -82,7 +82,7 @@ class EmbeddedEngine:
         drawn: dict[int, Continuation] = {}
         for start in range(0, len(order), self._batch_size):
             chunk = order[start : start + self._batch_size]
-            found = decode(model, [rows[index] for index in chunk], sampling, roomy_cache)
+            found = decode(model, [rows[index] for index in chunk], sampling)
             drawn |= zip(chunk, found, strict=True)
         responses = (self._response(drawn[index]) for index in range(len(rows)))
         return [
