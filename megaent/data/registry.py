@@ -12,7 +12,7 @@ from megaent.data.hidden_numbers import HiddenNumbersOptions, load_hidden_number
 from megaent.data.jsonl import JsonlOptions, load_jsonl
 from megaent.data.options import DataOptions
 from megaent.data.reasoning_gym import ReasoningGymOptions, load_reasoning_gym
-from megaent.data.shards import ShardsOptions, load_shards
+from megaent.data.shard_options import ShardsOptions
 from megaent.data.task import Task, longest_of
 from megaent.data.two_strategies import TwoStrategiesOptions, load_sums
 from megaent.data.worked_sums import WorkedSumsOptions
@@ -22,6 +22,12 @@ from megaent.errors import ConfigError, DataError
 class Entry(NamedTuple):
     options: type[DataOptions]
     load: Callable[[Any, Path, int], Task]  # options, the model's folder, tokens that a prompt may have
+
+
+def _load_shards(options: ShardsOptions, model_path: Path) -> Task:
+    from megaent.data.shards import load_shards  # numpy
+
+    return load_shards(options, model_path)
 
 
 TASKS = {
@@ -39,7 +45,7 @@ TASKS = {
     "jsonl": Entry(
         JsonlOptions, lambda options, model, limit: load_jsonl(options, model, max_prompt_tokens=limit)
     ),
-    "shards": Entry(ShardsOptions, lambda options, model, _: load_shards(options, model)),
+    "shards": Entry(ShardsOptions, lambda options, model, _: _load_shards(options, model)),
 }
 
 

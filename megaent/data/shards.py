@@ -7,75 +7,22 @@ before (``megaent.shards.stream``), so a checkpoint holds that number and nothin
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-from megaent.data.grading import GradedOptions
-from megaent.data.shard_stream import READERS, ShardStream
+from megaent.data.shard_options import ShardsOptions, read_weights
+from megaent.data.shard_stream import ShardStream
 from megaent.data.shard_writing import HELD_OUT, KIND, prompt_of
 from megaent.data.task import StoredPrompts, Task
-from megaent.errors import DataError, MissingDependency
+from megaent.errors import DataError
 from megaent.model_folder.tokenizer import load_tokenizer, tokenizer_digest
-from megaent.options import MISSING, require, require_positive
 from megaent.shards.files import MANIFEST, Shards
 from megaent.types import Prompt
-
-
-@dataclass
-class ShardsOptions(GradedOptions):
-    """``data=shards`` (docs/shards.md)."""
-
-    name: str = "shards"
-    path: str = MISSING  # a folder of shards, or a folder of such folders
-    eval_path: str = ""  # shards of evaluation questions; "" takes those held out when `path` was made
-    weights: dict[str, float] = field(default_factory=dict)  # folder -> share; {} weighs by their sizes
-    window: int = 4096  # neighbours that are shuffled among each other
-    reader: str = "mapped"  # mapped | memory | dali
-    reader_threads: int = 0  # dali's; 0 is 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.reader in READERS, f"data.reader must be one of {', '.join(READERS)}, got {self.reader!r}"
-        )
-        require(
-            self.reader_threads >= 0 and (not self.reader_threads or self.reader == "dali"),
-            f"data.reader_threads={self.reader_threads} must be 0 or more, and is of data.reader=dali alone",
-        )
-        require(
-            not self.train_prompts,
-            f"data.train_prompts={self.train_prompts} has no effect on shards, which are asked whole; leave "
-            "it out, or make shards of fewer questions",
-        )
-        require(
-            not self.curriculum.by or (self.reader != "dali" and not self.weights),
-            f"data.curriculum.by={self.curriculum.by} draws from all prompts alike, in no order of the "
-            "files: data.weights and data.reader=dali have no effect then; leave them out",
-        )
-        require_positive("data", window=self.window)
-        for name, weight in self.weights.items():
-            require_positive("data", **{f"weights.{name}": weight})
-
-    def require_files(self) -> None:
-        for path in filter(None, (self.path, self.eval_path)):
-            for shards in open_sets(Path(path)).values():
-                _about(shards)
-        if self.reader == "dali" and not _is_installed("nvidia", "nvidia.dali"):
-            raise MissingDependency(
-                "data.reader=dali needs NVIDIA DALI; ./scripts/setup_dali makes an environment that has it "
-                "beside megaent (.venv-dali/bin/megaent), or: pip install nvidia-dali-cuda130"
-            )
-
-
-def _is_installed(*modules: str) -> bool:
-    return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def open_sets(path: Path, *, tokenizer: str = "", in_memory: bool = False) -> dict[str, Shards]:
@@ -86,6 +33,12 @@ def open_sets(path: Path, *, tokenizer: str = "", in_memory: bool = False) -> di
             f"{path} must be a folder of shards, or hold some; megaent shard --prompts makes them"
         )
     return {folder.name: Shards(folder, tokenizer=tokenizer, in_memory=in_memory) for folder in folders}
+
+
+def require_questions(path: Path) -> None:
+    """Raises DataError where no shards of questions are."""
+    for shards in open_sets(path).values():
+        _about(shards)
 
 
 def _about(shards: Shards) -> dict:
@@ -160,14 +113,15 @@ class QuestionsOnDisk(StoredPrompts):
     """Training questions of one or several sets, one set after the other."""
 
     def __init__(self, sets: dict[str, Shards], config: ShardsOptions) -> None:
-        odd = config.weights.keys() ^ sets.keys() if config.weights else set()
+        weights = read_weights(config.weights)
+        odd = weights.keys() ^ sets.keys() if weights else set()
         if odd:
             raise DataError(
                 f"data.weights must name {', '.join(sets)} and nothing else; {', '.join(sorted(odd))} is "
                 "in only one of both"
             )
         self.sets, self._config = tuple(sets.values()), config
-        given = [config.weights[name] for name in sets] if config.weights else list(map(len, self.sets))
+        given = [weights[name] for name in sets] if weights else list(map(len, self.sets))
         self.shares = [weight / sum(given) for weight in given]
         self._ends = np.cumsum([len(shards) for shards in self.sets])
         self.num_sets = len(self.sets)

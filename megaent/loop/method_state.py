@@ -113,7 +113,7 @@ class MethodState:
                 "the checkpoint and this run differ in whether prompts are drawn by a curriculum; resume "
                 "with the same data.curriculum"
             )
-        if self.draw is not None:
+        if self.draw is not None and drawn is not None:
             self.draw.load_state(drawn)
         self.phase = int(state["phase"])
         self.reference = str(state["reference"])

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from megaent.cli import main
+from megaent.data.curriculum import CurriculumOptions
 from megaent.data.jsonl import JsonlOptions, load_jsonl
-from megaent.data.shards import ShardsOptions, load_shards
+from megaent.data.shard_options import ShardsOptions
+from megaent.data.shards import load_shards
 from megaent.data.task import StoredPrompts, Task
 from megaent.errors import ConfigError, DataError
 from megaent.types import Prompt
@@ -89,8 +91,8 @@ def steps(task: Task, count: int, per_step: int = 8, **leader: int) -> list[list
     return [[p.id for _, p in stream.take(step * per_step, **leader)] for step in range(count)]
 
 
-@pytest.mark.parametrize("weights", [{}, {"ten": 3.0, "rest": 1.0}])
-def test_no_question_comes_twice_in_a_step(folder: Path, byte_model: Path, weights: dict[str, float]) -> None:
+@pytest.mark.parametrize("weights", ["", "3*ten+rest"])
+def test_no_question_comes_twice_in_a_step(folder: Path, byte_model: Path, weights: str) -> None:
     task = load_shards(ShardsOptions(path=str(folder / "two"), weights=weights, window=8), byte_model)
     asked = steps(task, 60)
     assert all(len(set(step)) == 8 for step in asked)
@@ -149,7 +151,7 @@ def test_identity_knows_what_decides_the_order(folder: Path, byte_model: Path) -
         return train.digest
 
     assert digest() == digest(reader="memory")
-    assert len({digest(), digest(window=7), digest(weights={"ten": 1.0, "rest": 2.0})}) == 3
+    assert len({digest(), digest(window=7), digest(weights="ten+2*rest")}) == 3
 
 
 # ---------------------------------------------------------------- what is refused
@@ -172,7 +174,11 @@ def test_shards_of_another_tokenizer_are_refused(tmp_path: Path, folder: Path, b
         ({"reader_threads": 2}, "is of data.reader=dali alone"),
         ({"train_prompts": 5}, "has no effect on shards"),
         ({"window": 0}, "data.window must be above 0"),
-        ({"weights": {"a": 0.0}}, r"data\.weights\.a must be above 0"),
+        ({"weights": "0*a"}, "each once, with weights above 0"),
+        ({"weights": "a+a"}, "each once, with weights above 0"),
+        ({"weights": "x*a"}, "each once, with weights above 0"),
+        ({"weights": "2*a", "curriculum": CurriculumOptions(by="accuracy")}, "have no effect then"),
+        ({"reader": "dali", "curriculum": CurriculumOptions(by="accuracy")}, "have no effect then"),
     ],
 )
 def test_options_without_effect_are_refused(options: dict, told: str) -> None:
@@ -191,7 +197,7 @@ def test_sets_that_cannot_be_asked_are_refused(tmp_path: Path, folder: Path, byt
     refuses("holds texts, not questions with keys", path=str(texts))
     refuses("must be a folder of shards, or hold some", path=str(tmp_path / "none"))
     refuses("data.reward=code does not read", path=str(folder / "all"), reward="code")
-    refuses("must name rest, ten and nothing else; odd", path=str(folder / "two"), weights={"odd": 1.0})
+    refuses("must name rest, ten and nothing else; odd", path=str(folder / "two"), weights="odd")
     refuses("up to 40 of them are asked in a step, which needs 120", path=str(folder / "all"))
     refuses("60 questions are in", path=str(folder / "two" / "ten"), eval_path=str(folder / "two" / "ten"))
 

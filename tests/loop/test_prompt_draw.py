@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import chain
 
 import pytest
+from support.tiny_loop import Judge, make_trainer
 
 from megaent.data.curriculum import CurriculumOptions
 from megaent.errors import CheckpointError, ConfigError, DataError
@@ -142,3 +143,55 @@ def test_a_state_goes_on_and_others_are_refused() -> None:
 def test_options_without_effect_are_refused(options: dict, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         CurriculumOptions(**options)
+
+
+# ---------------------------------------------------------------- in the loop
+
+
+def asked(judge: Judge, first: int, last: int) -> list[list[str]]:
+    """Of steps of 8 prompts."""
+    ids = [group.prompt.id for group in judge.seen]
+    return [ids[8 * step : 8 * step + 8] for step in range(first, last)]
+
+
+@pytest.mark.parametrize("by", ["accuracy", "semantic_entropy"])
+def test_a_run_learns_from_its_grades_and_goes_on_from_its_state(by: str) -> None:
+    options = CurriculumOptions(by=by)
+    judge, later = Judge(lambda tokens: tokens[0] % 3 == 0), Judge(lambda tokens: tokens[0] % 3 == 0)
+    whole = make_trainer(reward=judge, curriculum=options)
+    for step in range(1, 5):
+        whole.step(step)
+    state = json.loads(json.dumps(whole.course.state.state()))
+    past: dict[str, tuple[float, float]] = {}
+    for group in judge.seen:
+        value, of = past.get(group.prompt.id, (0.0, 0.0))
+        right = sum(grade.correct for grade in group.grades)
+        past[group.prompt.id] = (0.5 * value + right, 0.5 * of + 4)
+    assert state["draw"]["past"].keys() == past.keys()
+    if by == "accuracy":
+        assert {name: tuple(known) for name, known in state["draw"]["past"].items()} == past
+    for step in range(5, 9):
+        whole.step(step)
+    again = make_trainer(reward=later, curriculum=options)
+    again.course.state.load_state(state)
+    again.publish(4)
+    for step in range(5, 9):
+        again.step(step)
+    assert asked(later, 0, 4) == asked(judge, 4, 8)
+    assert all(len(set(step)) == 8 for step in asked(judge, 0, 8))
+
+
+def test_a_run_with_and_one_without_a_curriculum_do_not_take_each_other_s_state() -> None:
+    drawn, plain = make_trainer(curriculum=CurriculumOptions(by="accuracy")), make_trainer()
+    for one, other in ((drawn, plain), (plain, drawn)):
+        with pytest.raises(CheckpointError, match="whether prompts are drawn by a curriculum"):
+            one.course.state.load_state(other.course.state.state())
+
+
+def test_attempts_of_dynamic_sampling_ask_other_prompts() -> None:
+    judge = Judge(lambda tokens: False)
+    trainer = make_trainer(
+        reward=judge, curriculum=CurriculumOptions(by="accuracy"), method={"dapo": {"max_batches": 3}}
+    )
+    trainer.collector.collect(1)
+    assert len({group.prompt.id for group in judge.seen}) == 24
