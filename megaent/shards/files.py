@@ -172,7 +172,7 @@ class Shards:
         self._ends = np.cumsum([shard.sequences for shard in self._shards])
         for shard in self._shards:
             self._require_sizes(shard)
-        self._mapped = lru_cache(maxsize=None if in_memory else 40)(self._map)
+        self._mapped = lru_cache(maxsize=None if in_memory else 8)(self._map)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
