@@ -14,28 +14,32 @@ from rich.text import Text
 from megaent.commands.audit_findings import Case, Findings
 from megaent.commands.first_word import is_option
 from megaent.data.files import read_source
+from megaent.data.near_copies import near_copies
 from megaent.data.overlap import GRAM, Shared, contaminated, copies, words_of
 from megaent.data.rows import LeftOut, Row, read_rows
 from megaent.durable import replace_file
 from megaent.errors import ConfigError
 
-USAGE = """usage: megaent data FILE [against=FILE,…] [model=FOLDER] [rows=N]
-       megaent data FILE out=CLEAN.jsonl [longest=N] [against=FILE,…]
+USAGE = """usage: megaent data FILE [against=FILE,…] [model=FOLDER] [rows=N] [near=0.8]
+       megaent data FILE out=CLEAN.jsonl [longest=N] [against=FILE,…] [near=0.8]
 
   FILE      a file, a folder, a pattern or hub:NAME:SPLIT, as data.path takes it
   against=  files to be measured on: which rows share 13 words in a row with them
   model=    a Hugging Face folder, whose tokenizer measures the lengths; without it
             they are in words
   rows=10   how many rows of a list are shown
+  near=0.8  from which share of common five-word runs on a row is a near copy
 
   out=      a new file: the rows without copies, contaminated ones, those that
-            cannot be used and those whose question is longer than longest=
+            cannot be used and those whose question is longer than longest=; without
+            near copies too where near= is given
 
 Shows forms, rows that cannot be used, kinds of keys, lengths, copies and
 contaminated rows. FILE itself is never changed.
 """
 _WIDTH, _BAR = 80, 40
-_OPTIONS = ("against", "model", "rows", "longest", "out")
+_OPTIONS = ("against", "model", "rows", "longest", "near", "out")
+_NEAR = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,8 @@ class Command:
     model: str = ""
     rows: int = 10
     longest: int = 0  # tokens of a question, or words; 0 takes every length
+    near: float = _NEAR
+    drops_near: bool = False
     out: str = ""
 
 
@@ -75,6 +81,8 @@ def read_words(words: Sequence[str]) -> Command:
         model=given.get("model", ""),
         rows=_whole(given, "rows", "10"),
         longest=_whole(given, "longest", "0"),
+        near=_share(given.get("near", str(_NEAR))),
+        drops_near="near" in given,
         out=given.get("out", ""),
     )
 
@@ -84,6 +92,16 @@ def _whole(given: Mapping[str, str], name: str, default: str) -> int:
     if not text.isdecimal():
         raise ConfigError(f"{name} must be a whole number, got {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ConfigError(f"near must be a number above 0 and at most 1, got {text!r}")
+    return share
 
 
 def _lines(command: Command) -> Iterable[str]:
@@ -102,6 +120,13 @@ def _lines(command: Command) -> Iterable[str]:
         "copies of an earlier question", [f"{_short(a)} = {_short(b)}" for a, b in again], command.rows
     )
     dropped = {place for place, _ in again}
+    near = near_copies({p: text for p, text in questions.items() if p not in dropped}, least=command.near)
+    yield from _listed(
+        f"near copies of an earlier question ({command.near:g} of five-word runs)",
+        [f"{_short(a)} = {_short(b)}: {share:.2f}" for a, b, share in near],
+        command.rows,
+    )
+    dropped |= {found.place for found in near if command.drops_near}
     for path in command.against:
         others = {row.place: row.question for row in read_rows(path, LeftOut(may_drop=True))}
         shared = contaminated(questions, others)

@@ -1,27 +1,36 @@
-"""``megaent shard FILE``: texts of a file as token sequences that a reader maps instead of loading."""
+"""``megaent shard FILE``: texts, or questions with keys, as token sequences that a reader maps."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megaent.commands.first_word import is_option
 from megaent.data.files import read_source
 from megaent.errors import ConfigError, DataError
-from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
+from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer, tokenizer_digest
 from megaent.shards.files import SHARD_TOKENS, write_shards
 
-USAGE = """usage: megaent shard FILE model=FOLDER out=FOLDER [column=text] [tokens=N]
+if TYPE_CHECKING:
+    from megaent.data.jsonl import JsonlOptions
 
-  FILE      a file, a folder or a pattern, as data.path takes it; read in one pass
+USAGE = """usage: megaent shard FILE model=FOLDER out=FOLDER [column=text] [tokens=N]
+       megaent shard --prompts FILE model=FOLDER out=FOLDER [longest=N] [tokens=N] [data.KEY=VALUE …]
+
+  FILE      a file, a folder or a pattern, as data.path takes it; never in memory as a whole
   model=    a Hugging Face folder, whose tokenizer is used
   out=      a new folder for the shards (docs/shards.md)
   column=   which field of a row holds the text
   tokens=   from how many tokens on a shard is full; 67108864 if not given
+
+  --prompts questions with answer keys, for megaent train data=shards; data.… are those of
+            data=jsonl: data.template, data.eval_fraction, data.drop_unusable, …
+  longest=  tokens that a prompt may have; longer ones are rows that cannot be used
 """
 _OPTIONS = ("model", "out", "column", "tokens")
+_OF_PROMPTS = ("model", "out", "tokens", "longest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +40,9 @@ class Command:
     out: Path
     column: str
     tokens: int
+    longest: int = 0
+    data: tuple[str, ...] = ()  # data.KEY=VALUE
+    is_prompts: bool = False
 
 
 def shard(words: Sequence[str]) -> int:
@@ -38,6 +50,14 @@ def shard(words: Sequence[str]) -> int:
         print(USAGE, end="")
         return 0
     command = read_words(words)
+    if command.is_prompts:
+        _write_prompts(command)
+    else:
+        _write_texts(command)
+    return 0
+
+
+def _write_texts(command: Command) -> None:
     tokenizer = load_tokenizer(command.model)
     written = write_shards(
         command.out,
@@ -47,24 +67,69 @@ def shard(words: Sequence[str]) -> int:
     )
     count, tokens = sum(each.sequences for each in written), sum(each.tokens for each in written)
     print(f"{count} sequences, {tokens} tokens, in {len(written)} shards: {command.out}")
-    return 0
+
+
+def _write_prompts(command: Command) -> None:
+    from megaent.data.shard_writing import HELD_OUT, write_questions
+
+    told = write_questions(
+        _questions(command),
+        command.model,
+        command.out,
+        longest=command.longest,
+        shard_tokens=command.tokens,
+    )
+    for folder, sentence in zip((command.out, command.out / HELD_OUT), told, strict=False):
+        print(f"{sentence}: {folder}")
+
+
+def _questions(command: Command) -> JsonlOptions:
+    """What ``data.…`` says of the file. Raises ConfigError, as megaent train does."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from megaent.data.jsonl import JsonlOptions
+
+    words = dict(word.removeprefix("data.").split("=", 1) for word in command.data)
+    try:
+        given = OmegaConf.merge(OmegaConf.structured(JsonlOptions), words | {"path": command.path})
+        options = OmegaConf.to_object(given)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{' '.join(command.data)}: {str(error).splitlines()[0]}") from error
+    assert isinstance(options, JsonlOptions), "a structured node of that class"
+    options.require_files()
+    return options
 
 
 def read_words(words: Sequence[str]) -> Command:
-    given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
-    odd = [word for word in words[1:] if word.split("=", 1)[0] not in _OPTIONS]
-    if odd or is_option(words[0]) or not given.get("model") or not given.get("out"):
-        raise ConfigError(f"shard takes a file, model=, out=, column= and tokens=; got {' '.join(words)}")
-    tokens = given.get("tokens", str(SHARD_TOKENS))
-    if not tokens.isdecimal() or not int(tokens):
-        raise ConfigError(f"tokens must be a whole number above 0, got {tokens!r}")
+    is_prompts = "--prompts" in words
+    path, *rest = [word for word in words if word != "--prompts"] or [""]
+    data = tuple(word for word in rest if word.startswith("data.") and "=" in word)
+    own = [word for word in rest if word not in data]
+    given = dict(word.split("=", 1) for word in own if "=" in word)
+    names = _OF_PROMPTS if is_prompts else _OPTIONS
+    odd = [word for word in own if word.split("=", 1)[0] not in names] or (data and not is_prompts)
+    if odd or not path or is_option(path) or not given.get("model") or not given.get("out"):
+        kind = "--prompts, a file" if is_prompts else "a file"
+        more = " and data.…=" if is_prompts else ""
+        options = "=, ".join(names)
+        raise ConfigError(f"shard takes {kind}, {options}={more}; got {' '.join(words)}")
     return Command(
-        path=words[0],
+        path=path,
         model=Path(given["model"]),
         out=Path(given["out"]),
         column=given.get("column", "text"),
-        tokens=int(tokens),
+        tokens=_whole("tokens", given.get("tokens", str(SHARD_TOKENS))),
+        longest=_whole("longest", given["longest"]) if "longest" in given else 0,
+        data=data,
+        is_prompts=is_prompts,
     )
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"{name} must be a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def sequences(command: Command, tokenizer: Tokenizer) -> Iterator[Sequence[int]]:
@@ -74,12 +139,3 @@ def sequences(command: Command, tokenizer: Tokenizer) -> Iterator[Sequence[int]]
         if not isinstance(text, str) or not text:
             raise DataError(f"{place}: expected a text in {command.column!r}; name the field by column=")
         yield tokenizer.encode(text)
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """Of the files that a tokenizer is read from: the same in every copy of the folder."""
-    content = hashlib.sha256()
-    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt"):
-        if (folder / name).is_file():
-            content.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
-    return content.hexdigest()

@@ -11,29 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megaent.answers.key import read_key
 from megaent.data.files import require_source
-from megaent.data.options import DataOptions
+from megaent.data.grading import GradedOptions
 from megaent.data.prompt_text import PromptText
-from megaent.data.rows import LeftOut, Row, names, read_rows, read_text_key, summary, without_conflicts
+from megaent.data.rows import LeftOut, Row, names, read_rows, summary, without_conflicts
 from megaent.data.task import Task
 from megaent.errors import DataError, ModelError
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
-from megaent.options import MISSING, require, require_positive
+from megaent.options import MISSING, require
 from megaent.randomness import draw_seed
-from megaent.sandbox.isolation import read_given_up
-from megaent.sandbox.tests import read_tests
 from megaent.types import Prompt
-
-_KEYS = {"code": read_tests, "remote": read_text_key}
-"""How the answer's field is read where it is no mathematical answer."""
 
 _BOXED = "Reason step by step and put the final answer in \\boxed{}."
 _INSTRUCTIONS = {"code": "Write the whole program in Python, in one block between ```python and ```."}
 
 
 @dataclass
-class JsonlOptions(DataOptions):
+class JsonlOptions(GradedOptions):
     """``data=jsonl``: a file, a folder, a pattern of files or a name of the hub (docs/tasks.md)."""
 
     name: str = "jsonl"
@@ -45,14 +39,6 @@ class JsonlOptions(DataOptions):
     template: str = "chat"  # chat | plain
     instruction: str = "auto"  # added to a question; auto asks for what the verifier reads, "" for nothing
     date: str = ""  # YYYY-MM-DD that a chat template's clock shows; "" is the day on which the run begins
-    reward: str = (
-        "math"  # math | exact | choice | code | remote, or a sum as math+0.1*boxed (docs/verifiers.md)
-    )
-    timeout_s: float = 2.0  # of checking one answer, or of running one program; math's and code's alone
-    sandbox_without: str = ""  # isolation that code's programs run without: namespaces, seccomp, or both
-    remote_url: str = ""  # of the server behind reward=remote
-    remote_batch: int = 64  # responses a request
-    remote_timeout_s: float = 60.0  # of a request
     drop_unusable: bool = False  # leave out rows without a key, too long, …, instead of refusing the file
     first_key_counts: bool = False  # a question that comes with two keys keeps the first
 
@@ -66,37 +52,10 @@ class JsonlOptions(DataOptions):
             not self.date or _is_date(self.date),
             f"data.date must be a day as YYYY-MM-DD, or empty for the run's first day, got {self.date!r}",
         )
-        require(
-            not self.sandbox_without or self.verifier == "code",
-            f"data.sandbox_without is of data.reward=code alone, got {self.reward}; leave it out",
-        )
-        read_given_up(self.sandbox_without)
-        require(
-            not self.remote_url or self.verifier == "remote",
-            f"data.remote_url is of data.reward=remote alone, got {self.reward}; leave it out",
-        )
-        require(
-            self.verifier != "remote" or self.remote_url.startswith(("http://", "https://")),
-            f"data.remote_url must be an address that begins with http://, got {self.remote_url!r}",
-        )
-        require_positive("data", remote_batch=self.remote_batch, remote_timeout_s=self.remote_timeout_s)
-
-    @property
-    def verifier(self) -> str:
-        """The first of a sum, whose verdict and whose keys count."""
-        return self.reward.split("+")[0].rpartition("*")[2].strip()
 
     @property
     def asked_for(self) -> str:
         return _INSTRUCTIONS.get(self.verifier, _BOXED) if self.instruction == "auto" else self.instruction
-
-    @property
-    def verifier_options(self) -> dict[str, object]:
-        if self.verifier == "remote":
-            return {"url": self.remote_url, "batch": self.remote_batch, "timeout_s": self.remote_timeout_s}
-        if self.verifier == "code":
-            return {"timeout_s": self.timeout_s, "without": self.sandbox_without}
-        return {"timeout_s": self.timeout_s} if self.verifier == "math" else {}
 
     @property
     def day(self) -> datetime.date:
@@ -153,27 +112,27 @@ class Writer:
 
     def prompts(self, rows: Sequence[Row], left_out: LeftOut) -> list[Prompt]:
         """Those that fit; the others are added to ``left_out``."""
-        found = [self._prompt(row, name) for row, name in zip(rows, names(rows), strict=True)]
-        for row, prompt in zip(rows, found, strict=True):
-            if len(prompt.tokens) > self._limit:
-                left_out.add("too long", self._too_long(row, len(prompt.tokens)))
-        return [prompt for prompt in found if len(prompt.tokens) <= self._limit]
+        found = (self.prompt(row, name, left_out) for row, name in zip(rows, names(rows), strict=True))
+        return [prompt for prompt in found if prompt is not None]
+
+    def prompt(self, row: Row, name: str, left_out: LeftOut) -> Prompt | None:
+        """None, and added to ``left_out``, where it does not fit. Raises ModelError of the template."""
+        turns = row.turns if row.is_chat else self._instructed(row.question)
+        try:
+            text = self._text.of(turns)
+        except ModelError as error:
+            raise ModelError(f"{row.place}: {error}") from error
+        tokens = self._text.tokens(text)
+        if len(tokens) > self._limit:
+            left_out.add("too long", self._too_long(row, len(tokens)))
+            return None
+        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer, labels=row.labels)
 
     def _too_long(self, row: Row, length: int) -> DataError:
         return DataError(
             f"{row.place}: the prompt has {length} tokens, and the model's context leaves room for "
             f"{self._limit} beside rollout.max_new_tokens; shorten or drop the row, or lower "
             "rollout.max_new_tokens"
-        )
-
-    def _prompt(self, row: Row, name: str) -> Prompt:
-        turns = row.turns if row.is_chat else self._instructed(row.question)
-        try:
-            text = self._text.of(turns)
-        except ModelError as error:
-            raise ModelError(f"{row.place}: {error}") from error
-        return Prompt(
-            id=name, tokens=self._text.tokens(text), text=text, answer=row.answer, labels=row.labels
         )
 
     def _instructed(self, question: str) -> tuple[tuple[str, str], ...]:
@@ -194,17 +153,20 @@ def _split(
         _require_apart(rows, evaluation_rows)
         train, told = prompts, (*told, *also_told)
     else:
-        if not 0 <= config.eval_fraction < 1:
-            raise DataError(f"data.eval_fraction must lie in [0, 1), got {config.eval_fraction}")
-        # By a hash of the question, so that a row's side does not depend on the other rows.
-        limit = config.eval_fraction * 2**63
-        held_out = [draw_seed("jsonl held out", _digest(prompt)) < limit for prompt in prompts]
-        train = [prompt for prompt, out in zip(prompts, held_out, strict=True) if not out]
-        evaluation = [prompt for prompt, out in zip(prompts, held_out, strict=True) if out]
+        is_out = [held_out(_digest(prompt), config.eval_fraction) for prompt in prompts]
+        train = [prompt for prompt, out in zip(prompts, is_out, strict=True) if not out]
+        evaluation = [prompt for prompt, out in zip(prompts, is_out, strict=True) if out]
     # Shuffled, so that any number of the first ones is a fair sample of the file.
     train.sort(key=lambda prompt: draw_seed(config.seed, "jsonl order", _digest(prompt)))
     evaluation.sort(key=lambda prompt: draw_seed("jsonl order", _digest(prompt)))
     return tuple(train[: config.train_prompts or None]), tuple(evaluation), told
+
+
+def held_out(digest: str, fraction: float) -> bool:
+    """By a hash of the question, so that a row's side does not depend on the other rows."""
+    if not 0 <= fraction < 1:
+        raise DataError(f"data.eval_fraction must lie in [0, 1), got {fraction}")
+    return draw_seed("jsonl held out", digest) < fraction * 2**63
 
 
 def _digest(prompt: Prompt) -> str:
@@ -218,7 +180,7 @@ def _read(config: JsonlOptions, writer: Writer, path: str) -> tuple[list[Row], l
         left_out,
         question_key=config.question_key,
         answer_key=config.answer_key,
-        key_of=_KEYS.get(config.verifier, read_key),
+        key_of=config.key_of,
     )
     copies, rows = without_conflicts(read, may_conflict=config.first_key_counts)
     prompts = writer.prompts(rows, left_out)

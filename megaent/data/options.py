@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from megaent.data.curriculum import CurriculumOptions
 from megaent.options import MISSING, require
 
 
@@ -14,6 +15,7 @@ class DataOptions:
     name: str = MISSING
     train_prompts: int = 0  # distinct training prompts; 0 means as many as the task has
     seed: int = 0
+    curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
 
     def __post_init__(self) -> None:
         require(self.train_prompts >= 0, f"data.train_prompts must be 0 or more, got {self.train_prompts}")

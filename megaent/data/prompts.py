@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol
 
 from megaent.errors import DataError
 from megaent.randomness import draw_seed
@@ -17,6 +18,24 @@ from megaent.types import Prompt
 
 Sizes = tuple[tuple[int, int], ...]
 """From how many prompts on steps had which size, oldest first: ((0, 16), (800, 32))."""
+
+
+class PromptSource(Protocol):
+    """Endless prompts, some a step: a function of how many were asked before, the same on every rank."""
+
+    @property
+    def per_step(self) -> int: ...
+
+    def part(self, ids: Sequence[str] | None, *, sizes: Sizes) -> PromptSource:
+        """The same over some of its prompts (None: all), after steps of these sizes."""
+        ...
+
+    def take(self, before: int, *, leader: int = 0, leaders: int = 1) -> list[tuple[int, Prompt]]:
+        """Leader r's of the step that begins after ``before`` prompts, each with its place in the step.
+
+        Of each ``leaders`` places in a row it has the r-th.
+        """
+        ...
 
 
 class PromptStream:
@@ -67,9 +86,8 @@ class PromptStream:
             sizes=sizes,
         )
 
-    def take(self, before: int) -> list[tuple[int, Prompt]]:
-        """The prompts of the step that begins after ``before`` prompts, each with its place in the step."""
-        return [(place, self._at(before + place)) for place in range(self._per_step)]
+    def take(self, before: int, *, leader: int = 0, leaders: int = 1) -> list[tuple[int, Prompt]]:
+        return [(place, self._at(before + place)) for place in range(leader, self._per_step, leaders)]
 
     def _at(self, cursor: int) -> Prompt:
         epoch, place = divmod(cursor, len(self._prompts))

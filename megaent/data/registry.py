@@ -12,7 +12,8 @@ from megaent.data.hidden_numbers import HiddenNumbersOptions, load_hidden_number
 from megaent.data.jsonl import JsonlOptions, load_jsonl
 from megaent.data.options import DataOptions
 from megaent.data.reasoning_gym import ReasoningGymOptions, load_reasoning_gym
-from megaent.data.task import Task
+from megaent.data.shard_options import ShardsOptions
+from megaent.data.task import Task, longest_of
 from megaent.data.two_strategies import TwoStrategiesOptions, load_sums
 from megaent.data.worked_sums import WorkedSumsOptions
 from megaent.errors import ConfigError, DataError
@@ -21,6 +22,12 @@ from megaent.errors import ConfigError, DataError
 class Entry(NamedTuple):
     options: type[DataOptions]
     load: Callable[[Any, Path, int], Task]  # options, the model's folder, tokens that a prompt may have
+
+
+def _load_shards(options: ShardsOptions, model_path: Path) -> Task:
+    from megaent.data.shards import load_shards  # numpy
+
+    return load_shards(options, model_path)
 
 
 TASKS = {
@@ -38,6 +45,7 @@ TASKS = {
     "jsonl": Entry(
         JsonlOptions, lambda options, model, limit: load_jsonl(options, model, max_prompt_tokens=limit)
     ),
+    "shards": Entry(ShardsOptions, lambda options, model, _: _load_shards(options, model)),
 }
 
 
@@ -55,10 +63,11 @@ def load_task(options: DataOptions, model_path: Path, *, max_prompt_tokens: int)
     if options.name not in TASKS:
         raise ConfigError(f"data must be one of {', '.join(TASKS)}, got {options.name!r}")
     task = TASKS[options.name].load(options, model_path, max_prompt_tokens)
-    for prompt in (*task.train, *task.evaluation):
-        if len(prompt.tokens) > max_prompt_tokens:
+    for prompts in (task.train, task.evaluation):
+        if longest_of(prompts) > max_prompt_tokens:
             raise DataError(
-                f"prompt {prompt.id} has {len(prompt.tokens)} tokens, and the model's context leaves "
-                f"{max_prompt_tokens} beside rollout.max_new_tokens; lower the latter"
+                f"a prompt of data={options.name} has {longest_of(prompts)} tokens, and the model's context "
+                f"leaves {max_prompt_tokens} beside rollout.max_new_tokens; lower the latter, or leave long "
+                "prompts out"
             )
     return task

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from megaent.answers.key import read_key
@@ -79,15 +79,22 @@ def read_rows(
 
     ``key_of`` reads the answer's field; what it refuses with ValueError makes the row unusable.
     """
-    rows: list[Row] = []
+    return list(each_row(path, left_out, question_key=question_key, answer_key=answer_key, key_of=key_of))
+
+
+def each_row(
+    path: str, left_out: LeftOut, *, question_key: str, answer_key: str, key_of: Callable[[object], str]
+) -> Iterator[Row]:
+    """The same, one at a time in memory."""
+    is_empty = True
     for place, given in read_source(path):
+        is_empty = False
         try:
-            rows.append(_row(place, given, question_key, answer_key, key_of))
+            yield _row(place, given, question_key, answer_key, key_of)
         except _UnusableError as unusable:
             left_out.add(unusable.reason, DataError(f"{place}: {unusable}"))
-    if not rows and not left_out.problems:
+    if is_empty:
         raise DataError(f"{path} must hold at least one question, got an empty file")
-    return rows
 
 
 def read_text_key(value: object) -> str:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from megaent.data.prompts import PromptSource, PromptStream
 from megaent.types import Group, Prompt
 
 Decode = Callable[[Sequence[int]], str]
+
+
+class StoredPrompts(Sequence[Prompt]):
+    """Prompts that lie on a disk, read when they are asked for, and known without being read."""
+
+    longest: int  # tokens
+    num_sets: int  # that are mixed
+    digest: str  # of all of them, and of what decides their order
+
+    @abstractmethod
+    def stream(self, *, per_step: int, seed: int) -> PromptSource: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +31,8 @@ class Task:
     problems appears in ``train``. ``grader`` and ``grader_options`` are what ``make_reward`` takes.
     """
 
-    train: tuple[Prompt, ...]
-    evaluation: tuple[Prompt, ...]
+    train: Sequence[Prompt]
+    evaluation: Sequence[Prompt]
     grader: str
     grader_options: Mapping[str, object] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...]
@@ -29,9 +42,22 @@ class Task:
     date: str = ""  # YYYY-MM-DD that the chat template wrote into the prompts; "" where it reads no clock
     notes: tuple[str, ...] = ()  # what to tell of the prompts at the start
 
+    def stream(self, *, per_step: int, seed: int) -> PromptSource:
+        """Which of ``train`` a step asks."""
+        if isinstance(self.train, StoredPrompts):
+            return self.train.stream(per_step=per_step, seed=seed)
+        return PromptStream(self.train, per_step=per_step, seed=seed)
+
     def text_of(self, tokens: Sequence[int]) -> str:
         """Every token as text, special ones too."""
         return (self.spell or self.decode)(tokens)
+
+
+def longest_of(prompts: Sequence[Prompt]) -> int:
+    """Tokens of the longest prompt; 0 without any."""
+    if isinstance(prompts, StoredPrompts):
+        return prompts.longest
+    return max((len(prompt.tokens) for prompt in prompts), default=0)
 
 
 def decode_groups(groups: Iterable[Group], decode: Decode) -> list[Group]:

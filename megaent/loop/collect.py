@@ -15,6 +15,7 @@ from megaent.experience.pack import pack
 from megaent.loop.clock import Clock, timed
 from megaent.loop.generation import Generation
 from megaent.loop.method_state import outcome
+from megaent.loop.prompt_draw import visit
 from megaent.objective.sampling import informative
 from megaent.reward.reward import Reward
 from megaent.types import Group, Prompt, SamplingParams
@@ -141,6 +142,9 @@ class Collector:
         if state.history is not None:
             mine = layout.share([outcome(group) for group in groups] if layout.is_leader else None)
             state.commit(step, layout.gather_over_replicas(mine))
+        if state.draw is not None and state.draw.options.learns:
+            seen = layout.share([visit(group) for group in groups] if layout.is_leader else None)
+            state.draw.note(layout.gather_over_replicas(seen))
 
     # ------------------------------------------------------------ several batches
 

@@ -8,7 +8,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from megaent.actor.actor import Placement
-from megaent.data.prompts import PromptStream, Sizes
+from megaent.data.prompts import PromptSource, Sizes
 from megaent.experience.pack import SECOND_ROLLOUT
 from megaent.loop.course import Course
 from megaent.loop.cursor import Cursor
@@ -23,7 +23,7 @@ class Generation:
     """One replica's side of the sampling; ranks without an engine get no groups."""
 
     engine: RolloutEngine | None
-    stream: PromptStream
+    stream: PromptSource
     course: Course
     sampling: SamplingParams
     group_size: int
@@ -47,13 +47,24 @@ class Generation:
         if self.engine is None:
             return []
         offset = attempt * self.stream.per_step
-        mine = [
-            (offset + place, prompt)
-            for place, prompt in self._stream(step).take(self.cursor.place(step, attempt))
-            if place % self.layout.dp == self.layout.dp_rank
-        ]
+        mine = [(offset + place, prompt) for place, prompt in self._prompts(step, attempt)]
         requests = self._requests(mine, ("rollout", step, *([attempt] if attempt else [])), self.group_size)
         return self.engine.generate(requests, self.sampling_at(step))
+
+    def _prompts(self, step: int, attempt: int) -> list[tuple[int, Prompt]]:
+        """This leader's, each with its place in the batch."""
+        leader, leaders, draw = self.layout.dp_rank, self.layout.dp, self.course.state.draw
+        if draw is None:
+            before = self.cursor.place(step, attempt)
+            return self._stream(step).take(before, leader=leader, leaders=leaders)
+        return draw.take(
+            step,
+            attempt,
+            per_step=self.stream.per_step,
+            progress=(step - 1) / max(self.course.num_steps, 1),
+            leader=leader,
+            leaders=leaders,
+        )
 
     def second(self, step: int, groups: Sequence[Group], method: Method) -> list[Group]:
         """The first prompts of the step once more, at the temperature of the method's controller."""
@@ -91,12 +102,12 @@ class Generation:
         self.cursor.load_state(step, cursor)
         self._stream(step + 1)
 
-    def _stream(self, step: int) -> PromptStream:
+    def _stream(self, step: int) -> PromptSource:
         stage = self.course.phase_at(step).stage
         return self._stream_of(stage, self.cursor.sizes(stage))
 
     @lru_cache(maxsize=2)  # noqa: B019 - it lives as long as its process
-    def _stream_of(self, stage: int | None, sizes: Sizes) -> PromptStream:
+    def _stream_of(self, stage: int | None, sizes: Sizes) -> PromptSource:
         ids = None if stage is None else self.course.state.stages()[stage]
         return self.stream.part(ids, sizes=sizes)
 

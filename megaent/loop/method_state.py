@@ -5,10 +5,11 @@ Plain numbers and strings, the same on every rank, saved in a checkpoint's state
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from megaent.errors import CheckpointError
+from megaent.loop.prompt_draw import PromptDraw
 from megaent.objective.history import Outcome, PromptHistory
 from megaent.objective.method import Method, Schedule
 from megaent.objective.semantic_entropy import curriculum_stages
@@ -18,14 +19,18 @@ VERSION = 2
 
 
 class MethodState:
-    """``ids`` are all training prompts: means over the table need the unvisited ones too."""
+    """``ids`` are all training prompts: means over the table need the unvisited ones too.
 
-    def __init__(self, schedule: Schedule, ids: Sequence[str]) -> None:
+    They are read only where a method has a history.
+    """
+
+    def __init__(self, schedule: Schedule, ids: Iterable[str], *, draw: PromptDraw | None = None) -> None:
         methods = [phase.method for phase in schedule.phases]
         rules = next((method.history for method in methods if method.history is not None), None)
         curriculum = next((method.curriculum for method in methods if method.curriculum is not None), None)
-        self.history = None if rules is None else PromptHistory(rules, ids)
+        self.history = None if rules is None else PromptHistory(rules, list(ids))
         self.curriculum = curriculum
+        self.draw = draw  # of prompts by a curriculum of the data; None asks them in turn
         self.phase = 0  # the phase that the last step belonged to
         self.reference = ""  # folder of the present reference policy in the run directory; "" is the start
         self.batches_taken: dict[str, int] = {}  # by stage, under dynamic sampling, since the run (re)started
@@ -48,6 +53,8 @@ class MethodState:
             self.history.commit(step, outcomes)
 
     def after_step(self, method: Method, metrics: Metrics) -> None:
+        if self.draw is not None:
+            self.draw.settle()
         for piece in method.controllers:
             self.controllers[piece.name] = piece.update(self.controllers[piece.name], metrics)
 
@@ -80,6 +87,7 @@ class MethodState:
             "semantic_entropy": self.semantic_entropy,
             "controllers": self.controllers,
             "history": None if self.history is None else self.history.state(),
+            "draw": None if self.draw is None else self.draw.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -99,6 +107,14 @@ class MethodState:
                 "the checkpoint and this run differ in whether prompts have a history; resume with the same "
                 "method"
             )
+        drawn = state.get("draw")
+        if (drawn is None) != (self.draw is None):
+            raise CheckpointError(
+                "the checkpoint and this run differ in whether prompts are drawn by a curriculum; resume "
+                "with the same data.curriculum"
+            )
+        if self.draw is not None and drawn is not None:
+            self.draw.load_state(drawn)
         self.phase = int(state["phase"])
         self.reference = str(state["reference"])
         self.semantic_entropy = {str(name): float(value) for name, value in state["semantic_entropy"].items()}

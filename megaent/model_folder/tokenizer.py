@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -126,3 +127,12 @@ def _require_rows(config: Fields, hf: PreTrainedTokenizerBase) -> None:
 def context_length(folder: Path) -> int:
     """The most tokens the model can see, prompt and response together."""
     return read_config(folder).whole("max_position_embeddings")
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Of the files that a tokenizer is read from: the same in every copy of the folder."""
+    content = hashlib.sha256()
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt"):
+        if (folder / name).is_file():
+            content.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
+    return content.hexdigest()

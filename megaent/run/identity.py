@@ -10,9 +10,10 @@ seed, data.seed
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from megaent.data.task import StoredPrompts
 from megaent.errors import CheckpointError
 from megaent.model_folder.hf_folder import weight_files
 from megaent.run.config import TrainConfig
@@ -23,7 +24,7 @@ _BLOCKS = 64  # read of each weight file, the first with the names and shapes
 _SHOWN = 60  # characters of a long value
 
 
-def identity_of(config: TrainConfig, folder: Path, prompts: Collection[Prompt]) -> dict[str, str]:
+def identity_of(config: TrainConfig, folder: Path, prompts: Sequence[Prompt]) -> dict[str, str]:
     """Of the run that starts from the model in ``folder``. Raises ModelError for one without weights."""
     return {
         "model": fingerprint(folder),
@@ -77,8 +78,10 @@ def _sampled(path: Path) -> Iterable[bytes]:
             yield file.read(_BLOCK)
 
 
-def _digest(prompts: Collection[Prompt]) -> str:
+def _digest(prompts: Sequence[Prompt]) -> str:
     """Of what is asked, by the ids, and its keys; how it is written (a date, a template) is not data."""
+    if isinstance(prompts, StoredPrompts):
+        return prompts.digest
     whole = hashlib.sha256()
     for prompt in sorted(prompts, key=lambda prompt: prompt.id):
         whole.update(repr((prompt.id, prompt.answer)).encode())

@@ -14,7 +14,7 @@ from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel, resolve_device
 from megaent.actor.precision import Fp8, Fp8Simulation, Precision, Quantised, lacking, resolve, this_machine
 from megaent.data.jsonl import JsonlOptions
-from megaent.data.prompts import PromptStream
+from megaent.data.prompts import PromptSource
 from megaent.data.registry import load_task
 from megaent.data.task import Task
 from megaent.errors import ConfigError
@@ -24,6 +24,7 @@ from megaent.loop.collect import Collector
 from megaent.loop.course import Course
 from megaent.loop.generation import Generation
 from megaent.loop.method_state import MethodState
+from megaent.loop.prompt_draw import PromptDraw
 from megaent.loop.trainer import Trainer
 from megaent.model_folder.tokenizer import context_length
 from megaent.objective.method import Schedule
@@ -140,18 +141,18 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
     )
 
 
-def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptStream]:
+def load_prompts(config: TrainConfig, folder: Path) -> tuple[Task, PromptSource]:
     """The task and its prompts, read whole: a mistake in the data is found before a model is built."""
     context = context_length(folder)
     longest = longest_answer(config.method, config.rollout.max_new_tokens, context=context)
     task = load_task(config.data, folder, max_prompt_tokens=context - longest)
     check_fit(config, task, longest=longest)
-    return task, PromptStream(task.train, per_step=config.rollout.prompts_per_step, seed=config.data.seed)
+    return task, task.stream(per_step=config.rollout.prompts_per_step, seed=config.data.seed)
 
 
 def of_one_day(
-    config: TrainConfig, folder: Path, layout: Layout, loaded: tuple[Task, PromptStream]
-) -> tuple[Task, PromptStream]:
+    config: TrainConfig, folder: Path, layout: Layout, loaded: tuple[Task, PromptSource]
+) -> tuple[Task, PromptSource]:
     """``loaded``, or the same with rank 0's date when midnight passed between two processes."""
     date = layout.from_rank_0(loaded[0].date)
     if date == loaded[0].date:
@@ -162,14 +163,16 @@ def of_one_day(
 
 
 def build_trainer(
-    config: TrainConfig, folder: Path, run: Path, *, actor: MegatronActor, task: Task, stream: PromptStream
+    config: TrainConfig, folder: Path, run: Path, *, actor: MegatronActor, task: Task, stream: PromptSource
 ) -> Trainer:
     """The loop around ``actor``; engine and reward on the leader of each replica. ``run`` is a directory."""
     schedule, layout = config.method, actor.layout
     engine = build_engine(config.rollout, leader_of(config, folder, run, actor)) if layout.is_leader else None
     if schedule.needs_reference:
         actor.keep_reference()
-    state = MethodState(schedule, [prompt.id for prompt in task.train])
+    curriculum = config.data.curriculum
+    draw = PromptDraw(curriculum, task.train, seed=config.data.seed) if curriculum.by else None
+    state = MethodState(schedule, (prompt.id for prompt in task.train), draw=draw)
     generation = Generation(
         engine=engine,
         stream=stream,

@@ -1,4 +1,4 @@
-"""Two readers of one stream: batches padded to their longest sequence, int32, handed on through DLPack.
+"""Two readers of one stream: batches padded to their longest sequence, or packed, handed on through DLPack.
 
 ``MappedReader`` copies from the mapped files in this thread. ``DaliReader`` lets NVIDIA DALI do it, in
 ``threads`` of its own and ahead of its use, on the CPU or to the card. Order and checkpoints are the stream's
@@ -18,8 +18,17 @@ from megaent.shards.stream import Place, Source, Stream
 
 
 class Batch(NamedTuple):
-    tokens: Any  # int32 [B, longest], padded; with __dlpack__
+    tokens: Any  # int32 [B, longest], padded; packed [sum of length]; with __dlpack__
     length: np.ndarray  # int64 [B]
+    places: list[Place]  # [B]
+
+
+class Sequences(Protocol):
+    """A set of shards, or a part of one."""
+
+    def sequence(self, number: int) -> np.ndarray:
+        """int32 [length]"""
+        ...
 
 
 class Reader(Protocol):
@@ -33,6 +42,10 @@ class Reader(Protocol):
         ...
 
     def restore(self, state: dict[str, object]) -> None: ...
+
+    def seek(self, asked: int) -> None:
+        """Go on after the first ``asked`` sequences of all leaders."""
+        ...
 
 
 def stream_over(
@@ -56,16 +69,19 @@ def stream_over(
 
 
 class MappedReader:
-    def __init__(self, sets: Sequence[Shards], stream: Stream, *, batch: int, pad: int = 0) -> None:
+    """``batch`` counts the sequences of all leaders together; of each in a row this one reads its share."""
+
+    def __init__(
+        self, sets: Sequence[Sequences], stream: Stream, *, batch: int, pad: int = 0, packed: bool = False
+    ) -> None:
         self._sets, self._stream, self._batch, self._pad = tuple(sets), stream, batch, pad
+        self._packed = packed
 
     def read(self) -> Batch:
-        held = [self._sets[place.source].sequence(place.number) for place in self._stream.take(self._batch)]
-        length = np.array([len(sequence) for sequence in held])
-        tokens = np.full((len(held), length.max()), self._pad, dtype=np.int32)
-        for row, sequence in zip(tokens, held, strict=True):
-            row[: len(sequence)] = sequence
-        return Batch(tokens, length)
+        places = self._stream.take(self._batch)
+        held = [self._sets[place.source].sequence(place.number) for place in places]
+        length = np.array([len(sequence) for sequence in held], dtype=np.int64)
+        return Batch(_joined(held) if self._packed else self._padded(held, length), length, places)
 
     @property
     def state(self) -> dict[str, object]:
@@ -74,32 +90,48 @@ class MappedReader:
     def restore(self, state: dict[str, object]) -> None:
         self._stream.restore(state)
 
+    def seek(self, asked: int) -> None:
+        self._stream.seek(asked)
+
+    def _padded(self, held: Sequence[np.ndarray], length: np.ndarray) -> np.ndarray:
+        tokens = np.full((len(held), max(length, default=0)), self._pad, dtype=np.int32)
+        for row, sequence in zip(tokens, held, strict=True):
+            row[: len(sequence)] = sequence
+        return tokens
+
 
 class DaliReader:
     """The same batches from a DALI pipeline. Raises MissingDependency without DALI (scripts/setup_dali)."""
 
     def __init__(
         self,
-        sets: Sequence[Shards],
+        sets: Sequence[Sequences],
         stream: Stream,
         *,
         batch: int,
         pad: int = 0,
+        packed: bool = False,
         threads: int = 1,
         device: str = "cpu",
     ) -> None:
+        if batch <= stream.leader:
+            raise DataError(
+                f"of {batch} sequences at a time leader {stream.leader} gets none, and DALI knows no empty "
+                "batch; read more at a time, or by another reader"
+            )
         self._sets, self._stream, self._batch, self._pad = tuple(sets), stream, batch, pad
-        self._threads, self._device = threads, device
+        self._packed, self._threads, self._device = packed, threads, device
         self._pipeline: Any = None
-        self._states: list[dict[str, object]] = []  # after each batch that lies ready, oldest first
+        self._ready: list[_Ready] = []  # what lies in the pipeline, oldest first
         self._state = stream.state
 
     def read(self) -> Batch:
         if self._pipeline is None:
             self._pipeline = self._built()
-        tokens, length = self._pipeline.run()
-        self._state = self._states.pop(0)
-        return Batch(tokens.as_tensor(), np.asarray(length.as_cpu().as_array()).ravel())
+        (tokens,) = self._pipeline.run()
+        ready = self._ready.pop(0)
+        self._state = ready.state
+        return Batch(tokens[0] if self._packed else tokens.as_tensor(), ready.length, ready.places)
 
     @property
     def state(self) -> dict[str, object]:
@@ -107,12 +139,22 @@ class DaliReader:
 
     def restore(self, state: dict[str, object]) -> None:
         self._stream.restore(state)
-        self._pipeline, self._states, self._state = None, [], self._stream.state
+        self._empty()
+
+    def seek(self, asked: int) -> None:
+        self._stream.seek(asked)
+        self._empty()
+
+    def _empty(self) -> None:
+        self._pipeline, self._ready, self._state = None, [], self._stream.state
 
     def _sequences(self) -> list[np.ndarray]:
-        places: list[Place] = self._stream.take(self._batch)
-        self._states.append(self._stream.state)
-        return [np.ascontiguousarray(self._sets[place.source].sequence(place.number)) for place in places]
+        """What DALI takes next: a sample a sequence, or one of all of them."""
+        places = self._stream.take(self._batch)
+        held = [np.ascontiguousarray(self._sets[place.source].sequence(place.number)) for place in places]
+        length = np.array([len(sequence) for sequence in held], dtype=np.int64)
+        self._ready.append(_Ready(self._stream.state, length, places))
+        return [_joined(held)] if self._packed else held
 
     def _built(self) -> Any:
         try:
@@ -124,14 +166,25 @@ class DaliReader:
             ) from error
 
         where = None if self._device == "cpu" else 0
+        samples = 1 if self._packed else -(-self._batch // self._stream.leaders)
 
-        @pipeline_def(batch_size=self._batch, num_threads=self._threads, device_id=where)
+        @pipeline_def(batch_size=samples, num_threads=self._threads, device_id=where)
         def pipeline() -> Any:
             sequences = fn.external_source(source=self._sequences, dtype=types.INT32, ndim=1)
-            length = sequences.shape()
             moved = sequences if where is None else sequences.gpu()
-            return fn.pad(moved, fill_value=self._pad), length
+            return moved if self._packed else fn.pad(moved, fill_value=self._pad)
 
         built: Any = pipeline()
         built.build()
         return built
+
+
+class _Ready(NamedTuple):
+    state: dict[str, object]
+    length: np.ndarray
+    places: list[Place]
+
+
+def _joined(held: Sequence[np.ndarray]) -> np.ndarray:
+    """int32 [all tokens]; a copy, as DALI asks for memory that may be written."""
+    return np.concatenate([*held, np.empty(0, np.int32)])

@@ -3,7 +3,8 @@
 The sequences of a set are cut into windows of ``window`` in the order of the files. An epoch takes the
 windows in an order drawn anew, and within each its sequences in an order drawn anew; what is left over makes
 a shorter window that comes last. So a reader touches one window's pages at a time, and what comes after any
-number of sequences can be computed.
+number of sequences can be computed. What was among the last of an epoch is put off at the beginning of the
+next, so that none comes twice within ``Source.apart`` places.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 from megaent.errors import DataError
 from megaent.randomness import draw_seed
 
+APART = 4096  # places within which no sequence comes twice, where a source has three times as many
+
 
 class Place(NamedTuple):
     source: int
@@ -29,6 +32,11 @@ class Source:
     size: int  # sequences
     digest: str
     weight: float = 1.0
+
+    @property
+    def apart(self) -> int:
+        """Places within which none of its sequences comes twice."""
+        return min(self.size // 3, APART)
 
 
 class Stream:
@@ -50,16 +58,24 @@ class Stream:
         if any(source.weight <= 0 or not source.size for source in sources):
             raise DataError("each source of a mixture needs sequences and a weight above 0; leave others out")
         self._sources, self._seed, self._window = tuple(sources), seed, window
-        self._leader, self._leaders = leader, leaders
+        self.leader, self.leaders = leader, leaders
         self._shares = [source.weight / sum(s.weight for s in sources) for source in sources]
         self._given = [0] * len(sources)
         self._windows = lru_cache(maxsize=2 * len(sources))(self._drawn_windows)
         self._inside = lru_cache(maxsize=2 * len(sources))(self._drawn_inside)
+        self._begin = lru_cache(maxsize=2 * len(sources))(self._beginning)
 
     def take(self, count: int) -> list[Place]:
-        """The next ``count`` places of this leader; the stream moves on for all of them."""
-        places = [self._next() for _ in range(count * self._leaders)]
-        return places[self._leader :: self._leaders]
+        """Of the next ``count`` places those of this leader, as if nothing before them were shared out."""
+        places = [self._next() for _ in range(count)]
+        return places[self.leader :: self.leaders]
+
+    def seek(self, asked: int) -> None:
+        """Go on after the first ``asked`` places."""
+        if asked < sum(self._given):
+            self._given = [0] * len(self._sources)
+        for _ in range(asked - sum(self._given)):
+            self._given[self._furthest_behind()] += 1
 
     @property
     def state(self) -> dict[str, object]:
@@ -79,15 +95,30 @@ class Stream:
         return [*told, self._seed, self._window]
 
     def _next(self) -> Place:
-        total = sum(self._given) + 1
-        behind = [share * total - given for share, given in zip(self._shares, self._given, strict=True)]
-        source = max(range(len(behind)), key=behind.__getitem__)
+        source = self._furthest_behind()
         number = self._at(source, self._given[source])
         self._given[source] += 1
         return Place(source, number)
 
+    def _furthest_behind(self) -> int:
+        total = sum(self._given) + 1
+        behind = [share * total - given for share, given in zip(self._shares, self._given, strict=True)]
+        return max(range(len(behind)), key=behind.__getitem__)
+
     def _at(self, source: int, given: int) -> int:
         epoch, place = divmod(given, self._sources[source].size)
+        if epoch and place < 2 * self._sources[source].apart:
+            return self._begin(source, epoch)[place]
+        return self._shuffled(source, epoch, place)
+
+    def _beginning(self, source: int, epoch: int) -> list[int]:
+        """The first places of an epoch, those last that are among the last of the epoch before."""
+        size, apart = self._sources[source].size, self._sources[source].apart
+        held = {self._shuffled(source, epoch - 1, place) for place in range(size - apart, size)}
+        begin = [self._shuffled(source, epoch, place) for place in range(2 * apart)]
+        return sorted(begin, key=lambda number: number in held)
+
+    def _shuffled(self, source: int, epoch: int, place: int) -> int:
         turn, inside = divmod(place, self._window)
         window = self._windows(source, epoch)[turn]
         return int(window * self._window + self._inside(source, epoch, int(window))[inside])

@@ -75,3 +75,22 @@ def test_what_it_cannot_do_is_said(
     file = written(tmp_path / "a.jsonl", [{"question": "q", "answer": "1"}])
     assert main(["data", str(file), *words]) != 0
     assert said in capsys.readouterr().err
+
+
+def test_near_copies_are_shown_and_go_when_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"question": LONG, "answer": "1"},
+        {"question": f"{LONG} today", "answer": "2"},
+        {"question": "Why?", "answer": "3"},
+    ]
+    file = written(tmp_path / "a.jsonl", rows)
+    for words, kept in (([], rows), (["near=0.9"], [rows[0], rows[2]]), (["near=0.99"], rows)):
+        out = tmp_path / f"out{len(kept)}{words}.jsonl"
+        assert main(["data", str(file), f"out={out}", *words]) == 0
+        assert [json.loads(line) for line in out.read_text().splitlines()] == kept
+        is_shown = "a.jsonl line 2 = a.jsonl line 1: 0.93" in capsys.readouterr().out
+        assert is_shown == (words != ["near=0.99"])
+    assert main(["data", str(file), "near=2"]) == 2
+    assert "near must be a number above 0 and at most 1" in capsys.readouterr().err

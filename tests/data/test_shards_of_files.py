@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from megaent.cli import main
-from megaent.commands.shard import tokenizer_digest
-from megaent.model_folder.tokenizer import load_tokenizer
+from megaent.model_folder.tokenizer import load_tokenizer, tokenizer_digest
 from megaent.shards.files import Shards
 
 TEXTS = [f"text {n} \u00e9\n\n" for n in range(25)]

@@ -75,3 +75,21 @@ def test_the_phase_that_asks_for_most_is_the_one_named() -> None:
     longest = max(schedule.phases, key=lambda phase: phase.max_new_tokens or 0)
     with pytest.raises(ConfigError, match=f"phase {longest.name!r}"):
         longest_answer(replace(schedule), 96, context=256)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["method=sent"], "the method's own curriculum both choose"),
+        (["rollout.staleness=1"], "set it to 0"),
+        (
+            ["rollout.prompts_per_step=33", "optim.minibatches=1"],
+            "up to 33 different prompts a step, and there are 32",
+        ),
+        (["rollout.group_size=1", "data.curriculum.by=semantic_entropy"], "needs answers to compare"),
+    ],
+)
+def test_what_a_curriculum_cannot_draw_is_refused(words: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check(task(prompts=32), "data.curriculum.by=accuracy", *words)
+    check(task(prompts=32), "data.curriculum.by=accuracy", "rollout.prompts_per_step=16")

@@ -28,12 +28,14 @@ job = json.loads(sys.argv[1])
 sets = [Shards(Path(folder)) for folder in job["folders"]]
 who = {"leader": job["leader"], "leaders": job["leaders"]}
 stream = stream_over(sets, seed=5, window=16, weights=(2.0, 1.0), **who)
-reader = DaliReader(sets, stream, batch=6, pad=-1, threads=job["threads"])
+batch, packed = 6 * job["leaders"], job["packed"]
+reader = DaliReader(sets, stream, batch=batch, pad=-1, packed=packed, threads=job["threads"])
 if job["state"]:
     reader.restore(job["state"])
 for number in range(job["batches"]):
     batch = reader.read()
-    print(json.dumps([np.array(batch.tokens).tolist(), batch.length.tolist(), reader.state]), flush=True)
+    tokens = np.from_dlpack(batch.tokens)
+    print(json.dumps([tokens.tolist(), batch.length.tolist(), reader.state]), flush=True)
 if job["is_killed"]:
     os.kill(os.getpid(), 9)
 """
@@ -49,10 +51,16 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> list[Shards]:
 
 
 def mapped(
-    sets: list[Shards], batches: int, *, leader: int = 0, leaders: int = 1, state: object = None
+    sets: list[Shards],
+    batches: int,
+    *,
+    leader: int = 0,
+    leaders: int = 1,
+    state: object = None,
+    packed: bool = False,
 ) -> list:
     stream = stream_over(sets, seed=5, window=16, weights=(2.0, 1.0), leader=leader, leaders=leaders)
-    reader = MappedReader(sets, stream, batch=6, pad=-1)
+    reader = MappedReader(sets, stream, batch=6 * leaders, pad=-1, packed=packed)
     if state:
         reader.restore(state)  # type: ignore[arg-type]
     read = []
@@ -75,6 +83,16 @@ def test_batches_are_padded_rows_of_the_files(sets: list[Shards]) -> None:
     assert np.shares_memory(np.from_dlpack(batch.tokens), batch.tokens)
 
 
+def test_a_packed_batch_is_its_sequences_end_to_end(sets: list[Shards]) -> None:
+    places = stream_over(sets, seed=0, window=4).take(5)
+    batch = MappedReader(sets, stream_over(sets, seed=0, window=4), batch=5, packed=True).read()
+    expected = [sets[place.source].sequence(place.number) for place in places]
+    assert batch.tokens.tolist() == [token for sequence in expected for token in sequence]
+    assert batch.length.tolist() == [len(sequence) for sequence in expected]
+    assert batch.places == places
+    assert np.shares_memory(np.from_dlpack(batch.tokens), batch.tokens)
+
+
 # ---------------------------------------------------------------- DALI
 
 
@@ -82,7 +100,7 @@ def dali(repository: Path, sets: list[Shards], batches: int, **job: object) -> l
     python = repository / ".venv-dali" / "bin" / "python"
     if not python.exists():
         pytest.skip("NVIDIA DALI is missing: `./scripts/setup_dali`")
-    job = {"leader": 0, "leaders": 1, "threads": 1, "state": None, "is_killed": False} | job
+    job = {"leader": 0, "leaders": 1, "threads": 1, "state": None, "packed": False, "is_killed": False} | job
     job |= {"folders": [str(each.folder) for each in sets], "batches": batches}
     done = subprocess.run(
         [str(python), "-c", PROGRAM, json.dumps(job)],
@@ -100,6 +118,11 @@ def dali(repository: Path, sets: list[Shards], batches: int, **job: object) -> l
 def test_both_readers_give_the_same_batches(repository: Path, sets: list[Shards], threads: int) -> None:
     """Over three epochs of the smaller set; states too, though DALI reads ahead."""
     assert dali(repository, sets, 60, threads=threads) == mapped(sets, 60)
+
+
+@pytest.mark.full
+def test_packed_batches_are_the_same_too(repository: Path, sets: list[Shards]) -> None:
+    assert dali(repository, sets, 20, packed=True) == mapped(sets, 20, packed=True)
 
 
 @pytest.mark.full

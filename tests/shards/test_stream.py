@@ -43,19 +43,19 @@ def test_seeds_and_epochs_have_orders_of_their_own() -> None:
 @pytest.mark.parametrize("leaders", [1, 2, 3, 4])
 def test_leaders_share_one_order(leaders: int) -> None:
     whole = stream(50).take(120)
-    parts = [stream(50, leader=r, leaders=leaders).take(120 // leaders) for r in range(leaders)]
+    parts = [stream(50, leader=r, leaders=leaders).take(120) for r in range(leaders)]
     assert [place for row in zip(*parts, strict=True) for place in row] == whole
 
 
 def test_a_state_goes_on_under_another_number_of_leaders() -> None:
     whole = stream(30, 70, weights=(1.0, 3.0)).take(200)
     before = stream(30, 70, weights=(1.0, 3.0), leader=1, leaders=4)
-    before.take(20)
+    before.take(80)
     state = json.loads(json.dumps(before.state))
     after = [stream(30, 70, weights=(1.0, 3.0), leader=r, leaders=3) for r in range(3)]
     for each in after:
         each.restore(state)
-    rest = [place for row in zip(*(each.take(40) for each in after), strict=True) for place in row]
+    rest = [place for row in zip(*(each.take(120) for each in after), strict=True) for place in row]
     assert rest == whole[80:]
 
 
@@ -88,3 +88,22 @@ def test_what_makes_no_stream_is_refused() -> None:
     for sizes, weights in (((0,), (1.0,)), ((5,), (0.0,))):
         with pytest.raises(DataError, match="a weight above 0"):
             stream(*sizes, weights=weights)
+
+
+@pytest.mark.parametrize(("size", "window"), [(9, 2), (30, 8), (100, 7), (100, 1000)])
+def test_none_comes_twice_within_a_third_of_its_set(size: int, window: int) -> None:
+    numbers = [place.number for place in stream(size, window=window).take(12 * size)]
+    apart = Source(size=size, digest="").apart
+    assert apart == size // 3
+    assert all(len(set(numbers[i : i + apart])) == apart for i in range(len(numbers) - apart))
+    assert all(sorted(numbers[e * size : (e + 1) * size]) == list(range(size)) for e in range(12))
+
+
+@pytest.mark.parametrize("asked", [0, 1, 77, 400])
+def test_seeking_is_taking(asked: int) -> None:
+    weights = (2.0, 3.0)
+    whole = stream(30, 70, weights=weights).take(500)
+    sought = stream(30, 70, weights=weights)
+    sought.take(90)
+    sought.seek(asked)
+    assert sought.take(100) == whole[asked : asked + 100]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from megaent.actor.tiny_actor import TinyActor
+from megaent.data.curriculum import CurriculumOptions
 from megaent.data.prompts import PromptStream
 from megaent.data.task import Task
 from megaent.loop.ahead import source_of
@@ -13,6 +14,7 @@ from megaent.loop.collect import Collector
 from megaent.loop.course import Course
 from megaent.loop.generation import Generation
 from megaent.loop.method_state import MethodState
+from megaent.loop.prompt_draw import PromptDraw
 from megaent.loop.trainer import Trainer
 from megaent.methods import build_method
 from megaent.reward.reward import Reward
@@ -72,6 +74,7 @@ def make_trainer(
     per_step: int = 8,
     method: Mapping[str, Mapping[str, object]] | None = None,
     reward: Reward | None = None,
+    curriculum: CurriculumOptions | None = None,
 ) -> Trainer:
     schedule = build_method(method or {"grpo": {}})
     prompts = tuple(Prompt(id=f"p{i}", tokens=(1, i % VOCAB), text=f"p{i}", answer="") for i in range(32))
@@ -81,7 +84,11 @@ def make_trainer(
         stream=PromptStream(prompts, per_step=per_step, seed=seed),
         course=Course(
             schedule=schedule,
-            state=MethodState(schedule, [prompt.id for prompt in prompts]),
+            state=MethodState(
+                schedule,
+                [prompt.id for prompt in prompts],
+                draw=None if curriculum is None else PromptDraw(curriculum, prompts, seed=seed),
+            ),
             num_steps=num_steps,
             layout=actor.layout,
         ),
