@@ -54,6 +54,7 @@ def start_sglang(options: SGLangOptions, leader: Leader) -> SGLangEngine:
                     request_timeout_s=options.request_timeout_s,
                     attempts=options.attempts,
                     honours_seeds=all(fact.honours_seeds for fact in facts),
+                    keeps_cache=options.sync.pause == "in_place",
                 ),
                 ledger=Ledger(leader.run / "rollouts" / f"ledger-{leader.number}.jsonl"),
             ),
