@@ -50,7 +50,7 @@ class Response:
     tokens: tuple[int, ...]  # the stop token included when one was drawn
     log_prob: tuple[float, ...]  # by the engine, nats, temperature applied, before top-p
     finish: FinishReason  # "length": cut at max_new_tokens
-    version: int  # of the weights that drew it, its first token where they changed on the way
+    version: int  # the oldest that it rests on: of its first token, or of a cache that it began from
     text: str = ""  # decoded, for graders that read text and for people
     top_tokens: tuple[tuple[int, ...], ...] = ()  # per token the most probable ids, when asked for
     top_log_prob: tuple[tuple[float, ...], ...] = ()  # and their log-probs, nats, highest first

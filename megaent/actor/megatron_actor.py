@@ -7,6 +7,7 @@ decides only who computes what.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.drift import Drift
+from megaent.actor.expert_load import ExpertLoad
 from megaent.actor.finite import check_finite, check_statistics
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.kept_graphs import KeptGraphs, graph_bytes_per_token
@@ -97,6 +99,7 @@ class MegatronActor:
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
         self._drift = Drift(self.models, self.config, options.precision)
+        self._load = self._expert_load()
         for model in self.models:
             model.to(layout.device)
         self.load_folder(folder)
@@ -140,7 +143,8 @@ class MegatronActor:
                 batch = replace(batch, log_prob_ref=self._statistics(batch, packs, temperature)[0])
         # Last, and under weights that stay: its graphs may serve the first optimizer step.
         self._kept.expect(batch, temperature, first)
-        log_prob, entropy, *nucleus = self._statistics(batch, packs, temperature, check, nucleus_p)
+        with self._load.counted() if self._load else nullcontext():
+            log_prob, entropy, *nucleus = self._statistics(batch, packs, temperature, check, nucleus_p)
         found = {"log_prob_old": log_prob, "entropy": entropy}
         return replace(batch, nucleus_entropy=nucleus[0] if nucleus else None, **found)
 
@@ -231,6 +235,7 @@ class MegatronActor:
             "lr": lr,
             "optimizer/steps": float(len(norms)),
             "balance/microbatches": float(self.layout.max(torch.tensor(imbalance(rounds)))),
+            **(self._load.metrics() if self._load else {}),
         }
 
     def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: Callable) -> float:
@@ -273,6 +278,10 @@ class MegatronActor:
         is_kept = sizes.pp == 1 and self.architecture.experts is None
         per_token = graph_bytes_per_token(self.architecture, sizes, itemsize)
         return int(self.options.kept_graphs_gib * 2**30 // per_token) if is_kept else 0
+
+    def _expert_load(self) -> ExpertLoad | None:
+        experts, num_layers = self.architecture.experts, self.architecture.num_layers
+        return experts and ExpertLoad(self.models, experts, num_layers=num_layers, layout=self.layout)
 
     def _run(
         self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool

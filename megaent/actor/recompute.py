@@ -58,7 +58,11 @@ class RecomputeOptions:
             )
 
     def check(self, architecture: Architecture, sizes: Sizes, implementation: str) -> None:
-        """Raises ConfigError for what this model, so built and divided, has not got."""
+        """Raises ConfigError for what this model, so built and divided, has not got.
+
+        layernorm: megatron-core 0.19.2 takes ``fp8=False`` for on there, and asks Transformer Engine
+        (findings/megatron_recompute_fp8_false_means_on.sh).
+        """
         if "layernorm" in (self.modules or []) and implementation == "local":
             raise ConfigError(
                 "model.recompute.modules names layernorm, which Megatron-Core computes again with "

@@ -27,6 +27,7 @@ from megaent.sync.disk import DiskTransport
 from megaent.sync.ipc import IpcTransport
 from megaent.sync.sender import SenderOptions, ServerSender, Transport
 
+_SGLANG_WATCHDOG_S = 300.0  # its own choice
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -54,6 +55,7 @@ def start_sglang(options: SGLangOptions, leader: Leader) -> SGLangEngine:
                     request_timeout_s=options.request_timeout_s,
                     attempts=options.attempts,
                     honours_seeds=all(fact.honours_seeds for fact in facts),
+                    keeps_cache=options.sync.pause == "in_place",
                 ),
                 ledger=Ledger(leader.run / "rollouts" / f"ledger-{leader.number}.jsonl"),
             ),
@@ -142,10 +144,19 @@ def _python(options: SGLangOptions) -> Path:
 
 def _arguments(options: SGLangOptions, leader: Leader, number: int) -> Mapping[str, Any]:
     """SGLang's own, of the server ``number`` of this leader."""
+    arguments = outlasting_pauses(options)
     if leader.device.type != "cuda":
-        return options.server_args
+        return arguments
     memory = {"enable_memory_saver": True} if options.colocated else {}
-    return on_own_gpus({**options.server_args, **memory}, leader.place * options.servers + number)
+    return on_own_gpus({**arguments, **memory}, leader.place * options.servers + number)
+
+
+def outlasting_pauses(options: SGLangOptions) -> Mapping[str, Any]:
+    """SGLang 0.5.23 takes a response that is paused in place for one that hangs, and ends the server."""
+    if options.sync.pause != "in_place":
+        return options.server_args
+    longest_s = max(_SGLANG_WATCHDOG_S, 2 * options.sync.timeout_s)  # the buckets, and what follows them
+    return {"watchdog_timeout": longest_s, **options.server_args}
 
 
 def on_own_gpus(arguments: Mapping[str, Any], place: int) -> dict[str, Any]:

@@ -82,8 +82,16 @@ class Session:
         self.ask("/update_weight_version", {"new_version": version, "abort_all_requests": False})
 
     def flush(self) -> None:
-        """Forget every prefix computed with the old weights."""
-        self.ask("/flush_cache", {})
+        """Forget every prefix computed with the old weights; a server that does not is lost."""
+        self.each(self._flush)
+
+    def _flush(self, url: str) -> None:
+        try:
+            self.control.post(url, "/flush_cache", {})
+        except RefusedError:
+            # Whoever paused it before, in place, left it with requests that hold the cache.
+            self.control.post(url, "/pause_generation", {"mode": "retract"})
+            self.control.post(url, "/flush_cache", {})
 
     def resume(self) -> None:
         self.ask("/continue_generation", {})

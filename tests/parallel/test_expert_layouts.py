@@ -11,6 +11,7 @@ from support.layouts import (
     EMPTY,
     EXPERT_LAYOUTS,
     FP64,
+    GROUPS,
     UNEQUAL,
     differences,
     job,
@@ -104,6 +105,36 @@ def test_unequal_and_empty_replicas_change_nothing(
 @pytest.mark.parametrize("layout", SHARED_OUT)
 def test_an_optimizer_shared_out_changes_nothing(runs: Runs, truth: dict, layout: str) -> None:
     check(differences(runs.result(layout, "qwen3_moe", "shared_out"), truth["qwen3_moe"]))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_load_of_experts_is_that_of_transformers_in_every_layout(runs: Runs, model: str) -> None:
+    expected = expected_load(runs.folders[model])
+    assert expected["experts/busiest"] > 1.2, "an even load tests nothing"
+    for layout in EXPERT_LAYOUTS:
+        assert runs.result(layout, model)["experts"] == [pytest.approx(expected, abs=1e-12)], layout
+    for layout, variant in [(name, kind) for name in REPLICAS for kind in ("unequal", "empty")]:
+        found = runs.result(layout, "qwen3_moe", variant)["experts"]
+        assert model == "mixtral" or found == [pytest.approx(expected, abs=1e-12)], (layout, variant)
+
+
+def expected_load(folder: Path) -> dict[str, float]:
+    """Positions that predict a response token, by layer and expert, counted without packs."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)  # its products take no fp64
+    chosen: list[torch.Tensor] = []
+    for group in GROUPS:
+        for response in group["responses"]:
+            token_1N = torch.tensor([group["prompt"] + response])
+            score_LNE = torch.stack(model(token_1N, output_router_logits=True).router_logits)
+            predicting_LNE = score_LNE[:, len(group["prompt"]) - 1 : -1]
+            chosen.append(predicting_LNE.topk(model.config.num_experts_per_tok).indices.flatten(1))
+    expert_LA = torch.cat(chosen, dim=1)
+    count_LE = torch.nn.functional.one_hot(expert_LA, score_LNE.shape[2]).sum(1).double()
+    busiest_L = (count_LE.amax(1) * count_LE.shape[1] / expert_LA.shape[1]).tolist()
+    return {f"experts/busiest_{layer}": value for layer, value in enumerate(busiest_L)} | {
+        "experts/busiest": max(busiest_L),
+        "experts/unused": float((count_LE == 0).double().mean()),
+    }
 
 
 @pytest.mark.parametrize("model", MODELS)

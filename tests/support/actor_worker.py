@@ -93,7 +93,7 @@ def run(job: dict, layout: Layout) -> None:
     coefs = {name: value for c in method.controllers for name, value in c.coefs(c.start()).items()}
     if method.needs_reference:
         actor.keep_reference()
-    log_prob, entropy, loss, norm = [], [], [], []
+    log_prob, entropy, loss, norm, experts = [], [], [], [], []
     for _ in range(job["steps"]):
         batch = actor.score(
             batch,
@@ -117,11 +117,13 @@ def run(job: dict, layout: Layout) -> None:
         )
         loss.append(metrics["loss"])
         norm.append(metrics["grad/norm"])
+        experts.append({name: value for name, value in metrics.items() if name.startswith("experts/")})
     weights = {name: value.clone() for name, value in actor.named_weights()}
     gradients = export_gradients(actor)
     held = layout.gather_over_replicas([len(batch.prompts)])
     if layout.rank == 0:
         result = {"held": held, "log_prob": log_prob, "entropy": entropy, "loss": loss, "norm": norm}
+        result |= {"experts": experts}
         weights, gradients = ({n: v.cpu() for n, v in part.items()} for part in (weights, gradients))
         torch.save(result | {"weights": weights, "gradients": gradients}, job["out"])
 

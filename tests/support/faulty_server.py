@@ -137,6 +137,7 @@ _START = {
     "delay_s": 0.0,
     "version": "default",
     "keeps_version": False,
+    "is_paused": False,
     "asked": [],
     "under_way": 0,
     "most": 0,
@@ -156,7 +157,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/asked":
             self.reply(200, {"asked": self.state["asked"], "most": self.state["most"]})
         else:
-            self.reply(200 if self.path == "/health" else 404, {})
+            self.reply(self.health() if self.path == "/health" else 404, {})
+
+    def health(self) -> int:
+        """SGLang's generates, and so waits for the end of a pause."""
+        return 503 if self.state["is_paused"] else 200
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}")
@@ -256,7 +261,8 @@ class FaultyServer:
         self.state(**_START)
 
     def state(self, **values: object) -> None:
-        """``faults`` (one each for the coming requests), ``delay_s``, ``version``, ``keeps_version``."""
+        """``faults`` (one each for the coming requests), ``delay_s``, ``version``, ``keeps_version``,
+        ``is_paused``."""
         self._ask("/state", json.dumps(values).encode())
 
     def asked(self) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ class Truth:
     def __init__(self, folder: Path) -> None:
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.vocab_size: int = self._model.config.vocab_size
+
+    def with_weights(self, weights: list[tuple[str, Tensor]]) -> Truth:
+        """The same model with other weights."""
+        other = copy.copy(self)
+        other._model = copy.deepcopy(self._model)
+        other._model.load_state_dict(dict(weights), strict=False)
+        return other
 
     def weights(self) -> list[tuple[str, Tensor]]:
         return [(name, tensor.detach().clone()) for name, tensor in self._model.named_parameters()]

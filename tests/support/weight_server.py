@@ -33,6 +33,7 @@ class WeightServer:
         self.version = "default"
         self.is_paused = False
         self.is_updating = False
+        self.is_held = False  # somebody else paused it in place, and requests hold its cache
         self.asked: list[str] = []
         self.num_bytes = 0  # that arrived in buckets
         self.refusing: set[str] = set()  # paths answered with 400
@@ -83,6 +84,7 @@ class WeightServer:
 
     def _pause_generation(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.is_paused = True
+        self.is_held &= body["mode"] != "retract"
         return 200, {"status": "ok"}
 
     def _continue_generation(self, body: dict[str, Any]) -> tuple[int, Any]:
@@ -100,7 +102,7 @@ class WeightServer:
         return 200, {"success": True, "message": ""}
 
     def _flush_cache(self, body: dict[str, Any]) -> tuple[int, Any]:
-        return 200, "Cache flushed.\n"
+        return (400, "Flush cache failed.\n") if self.is_held else (200, "Cache flushed.\n")
 
     def _update_weight_version(self, body: dict[str, Any]) -> tuple[int, Any]:
         assert body["abort_all_requests"] is False

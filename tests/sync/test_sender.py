@@ -88,6 +88,20 @@ def test_requests_that_keep_their_cache_forbid_a_flush(
     assert "/flush_cache" not in server.asked
 
 
+@pytest.mark.parametrize(("pause", "flushes"), [("abort", 2), ("retract", 1)])
+def test_requests_that_hold_the_cache_are_retracted_before_it_is_forgotten(
+    pause: str, flushes: int, weights: Weights, start_server: Start, make_sender: Make
+) -> None:
+    """Their trainer was killed while the server was paused in place."""
+    server = start_server()
+    server.is_held = True
+    report = make_sender(pause=pause).send(weights(1).items(), 1, servers=[server.url])
+    assert report.failed == {}
+    assert_holds(server, weights(1), "1")
+    assert server.asked.count("/flush_cache") == flushes
+    assert not server.is_held
+
+
 def test_weights_arrive_in_the_type_of_the_servers(
     weights: Weights, start_server: Start, make_sender: Make
 ) -> None:

@@ -33,6 +33,7 @@ class ClientOptions:
     attempts: int = 4  # without a usable answer, in a row, until a response is given up
     backoff_s: float = 0.5  # before the first retry; doubles with each
     honours_seeds: bool = False  # servers in deterministic mode draw a response from its seed
+    keeps_cache: bool = False  # servers go on with what old weights computed when new ones come (in_place)
 
 
 class Client:
@@ -88,18 +89,20 @@ class Client:
         drawn = _Drawn(call.sampling.max_new_tokens)
         failures = attempt = 0
         while True:
-            question = Question(
-                rid=f"{slot}-{attempt:03x}",
-                tokens=prompt.tokens + tuple(drawn.tokens),
-                sampling=replace(call.sampling, max_new_tokens=drawn.budget),
-                vocab_size=self._options.vocab_size,
-                seed=seed % 2**31 if self._options.honours_seeds else None,
-                cache_key=str(self._fleet.version),
-            )
-            attempt += 1
             call.account.attempt(slot)
             try:
-                answer = await self._ask(question, group, call.version)
+                async with self._places:
+                    asked = self._fleet.version
+                    question = Question(
+                        rid=f"{slot}-{attempt:03x}",
+                        tokens=prompt.tokens + tuple(drawn.tokens),
+                        sampling=replace(call.sampling, max_new_tokens=drawn.budget),
+                        vocab_size=self._options.vocab_size,
+                        seed=seed % 2**31 if self._options.honours_seeds else None,
+                        cache_key=self._fleet.cache_key,
+                    )
+                    attempt += 1
+                    answer = await self._ask(question, group, oldest=call.version, asked=asked)
             except UnavailableError as error:
                 failures += 1
                 call.account.fail(slot)
@@ -108,42 +111,42 @@ class Client:
                         f"prompt {prompt.id!r}: given up after {failures} attempts; the last: {error}"
                     ) from error
                 log.warning("prompt %r, attempt %d: %s", prompt.id, attempt, error)
-                await asyncio.sleep(self._options.backoff_s * backoff(question.rid, failures))
+                await asyncio.sleep(self._options.backoff_s * backoff(slot, failures))
                 continue
-            drawn.add(answer)
+            drawn.add(answer, oldest=asked if self._options.keeps_cache else None)
             failures = 0
             if answer.finish != "abort" or drawn.budget == 0:
                 call.account.answer(slot)
                 return drawn.response("length" if answer.finish == "abort" else answer.finish)
             call.account.keep_part(slot)
 
-    async def _ask(self, question: Question, group: str, version: int) -> Answer:
-        """One attempt at one server."""
-        async with self._places:
-            member = await self._fleet.choose(group)
-            try:
-                raw = await self._fleet.post(
-                    member,
-                    "/generate",
-                    question.body(),
-                    timeout_s=self._options.request_timeout_s,
-                    headers={"X-SMG-Routing-Key": group},
-                )
-                answer = parse_answer(raw, question)
-                self._require_known_weights(answer, question, version)
-            except UnavailableError as error:
-                await self._after_failure(member, group, question, error)
-                raise
-        if answer.finish == "abort" and not answer.tokens:
+    async def _ask(self, question: Question, group: str, *, oldest: int, asked: int) -> Answer:
+        """One attempt at one server; ``asked`` is the version in use now, ``oldest`` the first of use."""
+        member = await self._fleet.choose(group)
+        try:
+            raw = await self._fleet.post(
+                member,
+                "/generate",
+                question.body(),
+                timeout_s=self._options.request_timeout_s,
+                headers={"X-SMG-Routing-Key": group},
+            )
+            answer = parse_answer(raw, question)
+            self._require_known_weights(answer, question, oldest)
+        except UnavailableError as error:
+            await self._after_failure(member, group, question, error)
+            raise
+        # Whoever publishes in pause mode abort ends what waits for its first token as well.
+        if answer.finish == "abort" and not answer.tokens and self._fleet.newest == asked:
             raise UnavailableError(f"request {question.rid} was aborted before its first token", status=200)
         return answer
 
-    def _require_known_weights(self, answer: Answer, question: Question, version: int) -> None:
+    def _require_known_weights(self, answer: Answer, question: Question, oldest: int) -> None:
         for span in answer.spans:
-            if not version <= span.version <= self._fleet.newest:
+            if not oldest <= span.version <= self._fleet.newest:
                 raise OtherWeightsError(
                     f"request {question.rid} was answered with weights of version {span.version}, not of "
-                    f"{version} to {self._fleet.newest}; does another run publish to this server?",
+                    f"{oldest} to {self._fleet.newest}; does another run publish to this server?",
                     status=200,
                 )
 
@@ -193,16 +196,18 @@ class _Drawn:
     def budget(self) -> int:
         return self._limit - len(self.tokens)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Answer, *, oldest: int | None) -> None:
+        """``oldest``: the version whose cache ``answer`` may have begun from; None if none is kept."""
         self.tokens += answer.tokens
         self._log_prob += answer.log_prob
         self._top_tokens += answer.top_tokens
         self._top_log_prob += answer.top_log_prob
         if self._version is None and answer.spans:
-            self._version = answer.spans[0].version
+            first = answer.spans[0].version
+            self._version = first if oldest is None else min(first, oldest)
 
     def response(self, finish: FinishReason) -> Response:
-        """With the version that drew its first token."""
+        """With the version of the oldest weights that it rests on."""
         assert self._version is not None, "a response has a token, and a token a version"
         return Response(
             tokens=tuple(self.tokens),

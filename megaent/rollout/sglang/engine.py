@@ -129,7 +129,7 @@ class SGLangEngine:
 
         One that does not answer is left out; whoever generates will find out what it is good for.
         """
-        body = request_of(tokens, extra_key=f"agreement {self.version}")
+        body = request_of(tokens, extra_key=f"agreement {self._fleet.cache_key}")
         servers = self._servers(self._fleet.in_use())
         calls = self._control.begin_post("/generate", dict.fromkeys(servers, body))
         found = {}

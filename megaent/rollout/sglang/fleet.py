@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from megaent.rollout.sglang.server import Server
 log = logging.getLogger(__name__)
 
 _PROBE_EVERY_S = 2.0
-_PROBE_LIMIT_S = 25.0  # SGLang gives its own probe 20 s
+_PROBE_LIMIT_S = 25.0  # a batch may take some seconds; a router gives its own probe 20 s
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -59,10 +60,16 @@ class Fleet:
         self.newest = -1  # of the weights that a server may hold: those on their way, when some are
         self._connections = connections
         self._silence_limit_s = silence_limit_s
+        self._life = secrets.token_hex(4)
         self._chosen: dict[str, Member] = {}  # by group
         self._shunned: dict[str, Member] = {}
         self._watchers = 0  # calls of ``generate`` under way
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def cache_key(self) -> str:
+        """Requests of one key share prefixes. A run that is resumed uses its numbers of versions again."""
+        return f"{self._life} {self.version}"
 
     # ------------------------------------------------------------ asking
 
@@ -155,14 +162,14 @@ class Fleet:
 
     async def suspect(self, member: Member, why: str) -> None:
         """After a connection broke: lose the member unless it still answers on another one."""
-        if not member.why_lost and await self._health(member):
+        if not member.why_lost and await self._trouble(member):
             self.lose(member, why)
 
     async def _look_after(self, member: Member) -> None:
         if member.server is not None and not member.server.is_alive:
             self.lose(member, member.server.last_words())
             return
-        trouble = await self._health(member)
+        trouble = await self._trouble(member)
         if not trouble:
             member.last_sign = time.monotonic()
         if member.why_lost:
@@ -175,11 +182,16 @@ class Fleet:
         if trouble and not is_written and time.monotonic() - member.last_sign > self._silence_limit_s:
             self.lose(member, trouble)
 
-    async def _health(self, member: Member) -> str:
-        """Why a member is of no use now, "" when it generates."""
+    async def _trouble(self, member: Member) -> str:
+        """Why a member is of no use now, "" when its scheduler answers.
+
+        SGLang's /health generates, and says 503 of a server that is paused; /server_info asks the scheduler
+        between two batches, paused or not. A router knows only the first.
+        """
         limit = min(_PROBE_LIMIT_S, self._silence_limit_s)
+        path = "/health" if member.is_router else "/server_info"
         try:
-            await self._connections.request("GET", f"{member.url}/health", timeout_s=limit)
+            await self._connections.request("GET", member.url + path, timeout_s=limit)
         except EngineError as error:
             return str(error)
         return ""
@@ -220,7 +232,7 @@ class Fleet:
         """The members that are of use, and those of the lost ones that answer again."""
 
         async def answers(member: Member) -> bool:
-            return not member.why_lost or (not member.is_dead and not await self._health(member))
+            return not member.why_lost or (not member.is_dead and not await self._trouble(member))
 
         found = await asyncio.gather(*map(answers, self.members))
         return [member for member, is_there in zip(self.members, found, strict=True) if is_there]

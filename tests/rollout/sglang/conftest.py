@@ -20,7 +20,7 @@ from megaent.errors import EngineError
 from megaent.rollout.sglang.client import Client, ClientOptions
 from megaent.rollout.sglang.colocation import Colocation
 from megaent.rollout.sglang.connection import Connections
-from megaent.rollout.sglang.control import Control
+from megaent.rollout.sglang.control import Control, PauseMode
 from megaent.rollout.sglang.engine import SGLangEngine
 from megaent.rollout.sglang.fleet import Fleet, Member
 from megaent.rollout.sglang.ledger import Ledger
@@ -153,20 +153,26 @@ def make_real_engine(truth: Truth) -> Iterator[Callable[..., SGLangEngine]]:
     """An engine over members that has published the model's weights as version 1."""
     made: list[tuple[Connections, ServerSender]] = []
 
-    def make(*members: Member, silence_limit_s: float = 120.0, colocated: bool = False) -> SGLangEngine:
+    def make(
+        *members: Member,
+        silence_limit_s: float = 120.0,
+        colocated: bool = False,
+        pause: PauseMode = "retract",
+    ) -> SGLangEngine:
         connections = Connections()
         control = Control(connections)
         fleet = Fleet(connections, members, silence_limit_s=silence_limit_s)
         sender = ServerSender(
             control,
             BroadcastTransport(control, backend="gloo"),
-            SenderOptions(dtype=torch.float32, device="cpu"),
+            SenderOptions(dtype=torch.float32, device="cpu", pause=pause),
         )
         made.append((connections, sender))
+        chosen = ClientOptions(vocab_size=truth.vocab_size, keeps_cache=pause == "in_place")
         engine = SGLangEngine(
             connections=connections,
             fleet=fleet,
-            client=Client(fleet, ClientOptions(vocab_size=truth.vocab_size), ledger=Ledger()),
+            client=Client(fleet, chosen, ledger=Ledger()),
             sender=sender,
             vocab_size=truth.vocab_size,
             context_length=DEMO_CONTEXT,

@@ -10,8 +10,8 @@ import torch
 from megaent.config.composition import compose_config
 from megaent.errors import ConfigError
 from megaent.rollout.options import Leader
-from megaent.rollout.sglang.options import SGLangOptions
-from megaent.run.launch_sglang import on_own_gpus, start_sglang
+from megaent.rollout.sglang.options import SGLangOptions, SyncOptions
+from megaent.run.launch_sglang import on_own_gpus, outlasting_pauses, start_sglang
 
 DEMO = ("experiment=demo", "rollout=sglang")
 
@@ -73,6 +73,17 @@ def test_servers_of_one_machine_take_gpus_of_their_own() -> None:
     given = {"tp_size": 2, "pp_size": 2, "base_gpu_id": 1}
     assert [on_own_gpus(given, place)["base_gpu_id"] for place in range(3)] == [1, 5, 9]
     assert on_own_gpus({}, 3) == {"base_gpu_id": 3}
+
+
+def test_a_server_paused_in_place_is_not_ended_by_its_watchdog_while_it_takes_weights() -> None:
+    def arguments(pause: str, timeout_s: float, **given: object) -> dict[str, object]:
+        sync = SyncOptions(pause=pause, timeout_s=timeout_s)
+        return dict(outlasting_pauses(SGLangOptions(sync=sync, server_args=given)))
+
+    assert arguments("in_place", 600.0) == {"watchdog_timeout": 1200.0}
+    assert arguments("in_place", 5.0, tp_size=2) == {"watchdog_timeout": 300.0, "tp_size": 2}
+    assert arguments("in_place", 600.0, watchdog_timeout=60) == {"watchdog_timeout": 60}
+    assert arguments("retract", 600.0) == arguments("abort", 600.0) == {}
 
 
 def test_addresses_and_a_router_exclude_each_other() -> None:

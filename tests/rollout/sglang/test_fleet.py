@@ -114,6 +114,19 @@ def test_the_only_server_stands_still_for_a_while(start_faulty: Start, make_engi
         timer.join()
 
 
+def test_a_paused_server_is_waited_for(start_faulty: Start, make_engine: Make, ask: Ask) -> None:
+    """Its health is 503 for longer than the limit of silence, and then at the next publication."""
+    server = start_faulty()
+    engine = make_engine(server.url, silence_limit_s=2.0)
+    server.state(delay_s=6.0, is_paused=True)
+    requests = ask(2, 1)
+    check(engine, engine.generate(requests, SAMPLING), requests)
+    assert engine.ledger.total.failed == 0
+    following = make_engine(server.url, silence_limit_s=2.0)
+    server.state(delay_s=0.0)
+    check(following, following.generate(requests, SAMPLING), requests)
+
+
 def test_a_server_that_began_anew_is_not_used_before_it_has_weights(
     start_faulty: Start, make_engine: Make, ask: Ask
 ) -> None:

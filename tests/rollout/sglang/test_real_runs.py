@@ -105,10 +105,14 @@ def test_a_run_through_a_router(program: Program, tmp_path: Path, router: str, c
     assert all(call["asked"] == call["answered"] == 16 for call in read_ledger(run, 0))
 
 
-def test_responses_several_versions_old_are_learnt_from(program: Program, tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("pause", ["retract", "abort", "in_place"])
+def test_responses_several_versions_old_are_learnt_from(
+    pause: str, program: Program, tmp_path: Path, given: str
+) -> None:
     """With a staleness of 2 weights come while responses are drawn; none is older than that."""
     run = tmp_path / "run"
-    words = [*DEMO, "rollout=sglang", given, "rollout.staleness=2", "method=[grpo,tis]", f"run.dir={run}"]
+    words = [*DEMO, "rollout=sglang", given, "rollout.staleness=2", f"rollout.sync.pause={pause}"]
+    words += ["method=[grpo,tis]", f"run.dir={run}"]
     program.run("train", *words).check()
     lines = read_metrics(run / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 7))
