@@ -183,7 +183,7 @@ class _Evaluation:
         if is_chosen and isinstance(config.data, JsonlOptions) and not config.data.eval_path:
             prompts = (*task.train, *task.evaluation)
             prompts = tuple(sorted(prompts, key=lambda prompt: draw_seed("evaluate", prompt.id)))
-        return prompts[: self.options.prompts or None]
+        return tuple(prompts[: self.options.prompts or None])
 
     def _folder(self, config: TrainConfig) -> Path:
         name = config.data.name
