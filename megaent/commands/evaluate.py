@@ -179,7 +179,7 @@ class _Evaluation:
         from megaent.data.jsonl import JsonlOptions
         from megaent.randomness import draw_seed
 
-        prompts = task.evaluation
+        prompts = tuple(task.evaluation)
         if is_chosen and isinstance(config.data, JsonlOptions) and not config.data.eval_path:
             prompts = (*task.train, *task.evaluation)
             prompts = tuple(sorted(prompts, key=lambda prompt: draw_seed("evaluate", prompt.id)))
