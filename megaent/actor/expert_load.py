@@ -16,6 +16,7 @@ from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
 from megaent.actor.parallel import Layout
+from megaent.model_folder.architecture import Architecture
 from megaent.model_folder.experts import Experts
 from megaent.types import Metrics
 
@@ -63,6 +64,13 @@ class ExpertLoad:
         total_LE = self._count_LE.clone()
         dist.all_reduce(total_LE)
         return metrics_of(total_LE)
+
+
+def expert_load(models: Sequence[GPTModel], architecture: Architecture, layout: Layout) -> ExpertLoad | None:
+    """None where there is no choice of experts."""
+    if architecture.experts is None:
+        return None
+    return ExpertLoad(models, architecture.experts, num_layers=architecture.num_layers, layout=layout)
 
 
 def metrics_of(count_LE: Tensor) -> Metrics:

@@ -20,7 +20,7 @@ from torch import Tensor
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.drift import Drift
-from megaent.actor.expert_load import ExpertLoad
+from megaent.actor.expert_load import expert_load
 from megaent.actor.finite import check_finite, check_statistics
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.kept_graphs import KeptGraphs, graph_bytes_per_token
@@ -99,7 +99,7 @@ class MegatronActor:
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
         self._drift = Drift(self.models, self.config, options.precision)
-        self._load = self._expert_load()
+        self._load = expert_load(self.models, self.architecture, layout)
         for model in self.models:
             model.to(layout.device)
         self.load_folder(folder)
@@ -278,10 +278,6 @@ class MegatronActor:
         is_kept = sizes.pp == 1 and self.architecture.experts is None
         per_token = graph_bytes_per_token(self.architecture, sizes, itemsize)
         return int(self.options.kept_graphs_gib * 2**30 // per_token) if is_kept else 0
-
-    def _expert_load(self) -> ExpertLoad | None:
-        experts, num_layers = self.architecture.experts, self.architecture.num_layers
-        return experts and ExpertLoad(self.models, experts, num_layers=num_layers, layout=self.layout)
 
     def _run(
         self, batch: Experience, packs: list[list[int]], forward_step: object, *, is_training: bool
