@@ -7,7 +7,7 @@ scores. So the counts depend on no padding, no sharing of prompts, and no split 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -66,10 +66,21 @@ class ExpertLoad:
         return metrics_of(total_LE)
 
 
-def expert_load(models: Sequence[GPTModel], architecture: Architecture, layout: Layout) -> ExpertLoad | None:
-    """None where there is no choice of experts."""
+class NoExperts:
+    """The load of a model without a choice of experts."""
+
+    def counted(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def metrics(self) -> Metrics:
+        return {}
+
+
+def expert_load(
+    models: Sequence[GPTModel], architecture: Architecture, layout: Layout
+) -> ExpertLoad | NoExperts:
     if architecture.experts is None:
-        return None
+        return NoExperts()
     return ExpertLoad(models, architecture.experts, num_layers=architecture.num_layers, layout=layout)
 
 

@@ -7,7 +7,6 @@ decides only who computes what.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +142,7 @@ class MegatronActor:
                 batch = replace(batch, log_prob_ref=self._statistics(batch, packs, temperature)[0])
         # Last, and under weights that stay: its graphs may serve the first optimizer step.
         self._kept.expect(batch, temperature, first)
-        with self._load.counted() if self._load else nullcontext():
+        with self._load.counted():
             log_prob, entropy, *nucleus = self._statistics(batch, packs, temperature, check, nucleus_p)
         found = {"log_prob_old": log_prob, "entropy": entropy}
         return replace(batch, nucleus_entropy=nucleus[0] if nucleus else None, **found)
@@ -235,7 +234,7 @@ class MegatronActor:
             "lr": lr,
             "optimizer/steps": float(len(norms)),
             "balance/microbatches": float(self.layout.max(torch.tensor(imbalance(rounds)))),
-            **(self._load.metrics() if self._load else {}),
+            **self._load.metrics(),
         }
 
     def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: Callable) -> float:
