@@ -119,7 +119,7 @@ def by_difficulty(run: RunTables) -> list[Line]:
 
 def segment_shares(run: RunTables) -> list[Line]:
     """Of the trained tokens, by the class the method gave them; [] for a method without classes."""
-    table = _trained(run, "step", "segment")
+    table = trained(run, "step", "segment")
     table = table.filter(table["segment"].is_valid())
     names = sorted(table["segment"].unique().to_pylist())
     segment = np.asarray(table["segment"].to_pylist(), dtype=object)
@@ -129,7 +129,7 @@ def segment_shares(run: RunTables) -> list[Line]:
 
 def covariance_tail(run: RunTables) -> list[Line]:
     """Means over windows of steps: of all trained tokens, and of the highest ``TAIL`` of them."""
-    table = _trained(run, "step", "covariance")
+    table = trained(run, "step", "covariance")
     step, value = table["step"].to_numpy(), table["covariance"].to_numpy().astype(float)
     spans = [(low, high) for low, high in windows(step, 24) if ((step >= low) & (step < high)).any()]
     parts = [np.sort(value[(step >= low) & (step < high)]) for low, high in spans]
@@ -162,7 +162,7 @@ def _means(label: str, step: np.ndarray, value: np.ndarray) -> Line:
 
 def by_position(run: RunTables) -> list[Line]:
     """Mean entropy by place in the response, in the first fifth of the steps and in the last."""
-    table = _trained(run, "step", "position", "entropy")
+    table = trained(run, "step", "position", "entropy")
     step, place = table["step"].to_numpy(), table["position"].to_numpy()
     entropy = table["entropy"].to_numpy().astype(float)
     if not step.size:
@@ -187,7 +187,7 @@ def _by_place(label: str, place: np.ndarray, entropy: np.ndarray) -> Line:
 def ranked_tokens(run: RunTables, count: int) -> tuple[list[TokenMean], list[TokenMean]]:
     """The texts of highest and of lowest mean entropy over the last fifth of the steps, without overlap."""
     wanted = [("entropy", "mean"), ("entropy", "count"), ("advantage", "mean")]
-    found = _late(_trained(run, "step", "text", "entropy", "advantage")).group_by("text").aggregate(wanted)
+    found = _late(trained(run, "step", "text", "entropy", "advantage")).group_by("text").aggregate(wanted)
     means = [
         TokenMean(row["text"], row["entropy_count"], row["entropy_mean"], row["advantage_mean"])
         for row in found.to_pylist()
@@ -201,7 +201,7 @@ def ranked_tokens(run: RunTables, count: int) -> tuple[list[TokenMean], list[Tok
 def fifths(run: RunTables) -> list[Fifth]:
     """The trained tokens of the last fifth of the steps, in five equal parts from the lowest entropy up."""
     names = ("entropy", "advantage", "weight", "penalty", "covariance")
-    table = _late(_trained(run, "step", *names))
+    table = _late(trained(run, "step", *names))
     order = np.argsort(table["entropy"].to_numpy(), kind="stable")
     columns = [table[name].to_numpy().astype(float)[order] for name in names]
     parts = zip(*(np.array_split(column, 5) for column in columns), strict=True)
@@ -219,7 +219,7 @@ def fifths(run: RunTables) -> list[Fifth]:
     ]
 
 
-def _trained(run: RunTables, *columns: str) -> pa.Table:
+def trained(run: RunTables, *columns: str) -> pa.Table:
     """These columns of the tokens that are learnt from."""
     table = run.tables["tokens"]
     return table.select(columns).filter(table["mask"])

@@ -20,6 +20,12 @@ from megaent.report.observatory import (
     segment_shares,
 )
 from megaent.report.page import Cell, Number, Section, figures, notes, paragraph, table
+from megaent.report.paper_figures import (
+    accuracy_over_length,
+    entropy_along,
+    gradient_by_entropy,
+    length_distribution,
+)
 from megaent.report.run_files import RunFiles
 from megaent.report.run_sections import in_words
 from megaent.report.svg import Frame, Line, curves_chart, density_chart
@@ -34,6 +40,10 @@ PICTURES = (  # title, unit, across, lines
     ("Entropy by position in the response", "nats a token", "position, tokens", by_position),
     ("Covariance of advantage and log-prob", "mean of the tokens", "step", covariance_tail),
     ("Segments by class", "share of trained tokens", "step", segment_shares),
+    ("Gradient by entropy", "|A w (1 - p)| at a token's own logit", "entropy, nats", gradient_by_entropy),
+    ("Entropy along the response", "nats a token, last steps", "share of the response", entropy_along),
+    ("Lengths of responses", "share at most as long", "length, tokens", length_distribution),
+    ("Accuracy over length", "accuracy, a tenth of the steps", "length, tokens", accuracy_over_length),
 )
 
 

@@ -110,7 +110,8 @@ class GroupCache:
         """Forget the other responses, and prompts that have none left."""
         self._layers = [[*map(remaining.close_up, layer)] for layer in self._layers]
         prompt_B = [self._prompts_of[place] for place in remaining.came_from]
-        is_used = [place in set(prompt_B) for place in range(len(self._prompts.lengths))]
+        needed = set(prompt_B)
+        is_used = [place in needed for place in range(len(self._prompts.lengths))]
         if not all(is_used):
             used = Remaining.of(is_used, self._prompts.device)
             self._prompts.keep(used)
