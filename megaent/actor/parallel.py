@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from megaent.actor import megatron_cpu
+from megaent.actor.gloo_groups import one_for_all_roles
 from megaent.actor.sizes import Sizes, world_size
 from megaent.errors import ConfigError
 from megaent.types import Shared
@@ -198,15 +200,16 @@ def init_parallel(sizes: Sizes, *, device: torch.device, timeout_s: float, seed:
     size = world_size()
     sizes.check_world(size)
     _init_process_group(size, device, timeout_s)
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=sizes.tp,
-        pipeline_model_parallel_size=sizes.pp,
-        virtual_pipeline_model_parallel_size=sizes.vpp,
-        context_parallel_size=sizes.cp,
-        expert_model_parallel_size=sizes.ep,
-        expert_tensor_parallel_size=sizes.etp,
-        distributed_timeout_minutes=timeout_s / 60,  # type: ignore[arg-type] - into a timedelta; 30 by default
-    )
+    with one_for_all_roles() if device.type == "cpu" else nullcontext():
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=sizes.tp,
+            pipeline_model_parallel_size=sizes.pp,
+            virtual_pipeline_model_parallel_size=sizes.vpp,
+            context_parallel_size=sizes.cp,
+            expert_model_parallel_size=sizes.ep,
+            expert_tensor_parallel_size=sizes.etp,
+            distributed_timeout_minutes=timeout_s / 60,  # type: ignore[arg-type] - into a timedelta
+        )
     tensor_parallel.model_parallel_cuda_manual_seed(seed)
     dp_rank = parallel_state.get_data_parallel_rank()
     group, leader = _replica(dp_rank, size, timeout_s)
