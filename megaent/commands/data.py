@@ -120,6 +120,7 @@ def _lines(command: Command) -> Iterable[str]:
         "copies of an earlier question", [f"{_short(a)} = {_short(b)}" for a, b in again], command.rows
     )
     dropped = {place for place, _ in again}
+    dropped |= {place for place, length in lengths.items() if command.longest and length > command.longest}
     near = near_copies({p: text for p, text in questions.items() if p not in dropped}, least=command.near)
     yield from _listed(
         f"near copies of an earlier question ({command.near:g} of five-word runs)",
@@ -135,9 +136,6 @@ def _lines(command: Command) -> Iterable[str]:
             f"share {GRAM} words in a row with {path}", list(map(_shown, shared)), command.rows
         )
     if command.out:
-        dropped |= {
-            place for place, length in lengths.items() if command.longest and length > command.longest
-        }
         yield from ("", _write(command, questions.keys() - dropped))
 
 

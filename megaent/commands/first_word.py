@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 
 def is_option(word: str) -> bool:
     """``key=value``, unless a path of that name is there: directories of a sweep's points hold ``=`` too."""
-    return "=" in word and not Path(word).exists()
+    return "=" in word and not os.path.exists(word)

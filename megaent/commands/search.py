@@ -87,7 +87,7 @@ class Search:
         except ImportError as error:
             raise MissingDependency("Optuna is not installed; run `pip install 'megaent[sweeps]'`") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._goals = words.goals
+        self.words = words
         self._space = {key: _distribution(key, choices) for key, choices in words.space.items()}
         self._study = optuna.create_study(
             directions=[optuna.study.StudyDirection.MINIMIZE] * len(words.goals),
@@ -102,10 +102,10 @@ class Search:
 
     def tell(self, trial: Trial, numbers: Mapping[str, float] | None) -> None:
         """``numbers``: the measures of the setting; None where none of its runs ended."""
-        if numbers is None or any(goal.name not in numbers for goal in self._goals):
+        if numbers is None or any(goal.name not in numbers for goal in self.words.goals):
             self._study.tell(trial, state=self._failed)
         else:
-            self._study.tell(trial, [goal.loss(numbers[goal.name]) for goal in self._goals])
+            self._study.tell(trial, [goal.loss(numbers[goal.name]) for goal in self.words.goals])
 
 
 def _text(value: Any) -> str:

@@ -25,8 +25,8 @@ from hydra.types import HydraContext, RunMode
 from rich.console import Console
 
 from megaent import config_folder
-from megaent.commands.halving import Halving, judge, steps_of
-from megaent.commands.search import Search, SearchWords
+from megaent.commands.halving import judge, steps_of
+from megaent.commands.search import Search
 from megaent.commands.sweep_point import STOPS, PointJob, stops
 from megaent.commands.sweep_words import SweepWords, point_of, read_words
 from megaent.config.composition import ROOT, compose_config, expand_method_options, register
@@ -65,15 +65,17 @@ def sweep(words: Sequence[str]) -> None:
     if refused and len(refused) == len(asked.points):
         raise next(iter(refused.values()))
     runnable = [point for point in waiting if point not in refused]
+    rungs = _rungs(asked, refused)
+    search = _search(asked)
     with _held(asked.folder):
         _write_points(asked, refused)
         _announce(asked, runnable, refused, console)
         try:
             with _signals(asked.folder):
-                if asked.search is not None:
-                    asked = _launch_trials(launcher, asked, asked.search, console)
-                elif asked.halving is not None:
-                    _launch_halving(launcher, asked, asked.halving, refused, console)
+                if search is not None:
+                    asked = _launch_trials(launcher, asked, search, console)
+                elif rungs:
+                    _launch_halving(launcher, asked, rungs, refused, console)
                 else:
                     _launch(launcher, asked, runnable)
                 signals = stops(asked.folder)
@@ -114,6 +116,28 @@ def _refusals(asked: SweepWords, points: Sequence[Point]) -> dict[Point, Megaent
             except MegaentError as error:
                 refused[point] = error
     return refused
+
+
+def _rungs(asked: SweepWords, refused: Collection[Point]) -> list[int]:
+    """After which steps settings are judged; [] without ``sweep.halving``. Raises ConfigError."""
+    if asked.halving is None:
+        return []
+    points = [point for point in asked.points if point not in refused]
+    steps = {compose_config([*asked.common, *point.words])[0].steps for point in points}
+    if len(steps) > 1:
+        numbers = ", ".join(map(str, sorted(steps)))
+        raise ConfigError(
+            f"sweep.halving judges settings after the same steps, and these have {numbers}; give one steps="
+        )
+    return asked.halving.rungs(steps.pop())
+
+
+def _search(asked: SweepWords) -> Search | None:
+    """Raises ConfigError for what is wrong with the words of every trial, before the first."""
+    if asked.search is None:
+        return None
+    compose_config(asked.common, check_files=True)
+    return Search(asked.search)
 
 
 @contextmanager
@@ -215,20 +239,21 @@ def _launch(
 def _launch_halving(
     launcher: Launcher,
     asked: SweepWords,
-    halving: Halving,
+    rungs: Sequence[int],
     refused: Collection[Point],
     console: Console,
 ) -> None:
     """Rung by rung; what was judged before is judged again, beside what came new."""
+    assert asked.halving is not None
     going_on = [point for point in asked.points if point not in refused]
     started = 0
-    for steps in halving.rungs(_steps(asked, going_on[0])):
+    for steps in rungs:
         short = [point for point in going_on if steps_of(asked.folder, point) < steps]
         _launch(launcher, asked, short, f"run.until={steps}", first=started)
         if stops(asked.folder):
             return
         started += len(short)
-        judgement = judge(asked.folder, going_on, steps, one_of=halving.one_of)
+        judgement = judge(asked.folder, going_on, steps, one_of=asked.halving.one_of)
         console.print(judgement.words, soft_wrap=True, markup=False)
         for point, why in judgement.set_aside.items():
             if not _is_finished(asked.folder, point):
@@ -240,9 +265,9 @@ def _launch_halving(
     _launch(launcher, asked, unfinished, "run.until=null", first=started)
 
 
-def _launch_trials(launcher: Launcher, asked: SweepWords, words: SearchWords, console: Console) -> SweepWords:
+def _launch_trials(launcher: Launcher, asked: SweepWords, search: Search, console: Console) -> SweepWords:
     """One setting after the other, its seeds together; ``asked`` with the points that were tried."""
-    search, tried = Search(words), dict[Point, None]()
+    words, tried = search.words, dict[Point, None]()
     for number in range(1, words.trials + 1):
         trial, setting = search.ask()
         points = [point_of([*setting, seed]) for seed in words.seeds] or [point_of(setting)]
@@ -265,11 +290,6 @@ def _measured(folder: Path, asked: SweepWords) -> dict[str, float] | None:
     record = SweepRecord(common=asked.common, points=asked.points)
     [row], _ = sweep_rows(points_of(folder, record))
     return {name: mean.value for name, mean in row.means.items()} or None
-
-
-def _steps(asked: SweepWords, point: Point) -> int:
-    """Of every run; steps are the same for all points."""
-    return compose_config([*asked.common, *point.words])[0].steps
 
 
 # ---------------------------------------------------------------- after

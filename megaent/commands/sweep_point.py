@@ -70,7 +70,7 @@ def run_point(folder: Path, name: str, words: list[str], *, sweep: Path) -> None
     """To its end, whatever that is. ``words`` start it; one that began before is resumed."""
     (folder / OUTCOME).unlink(missing_ok=True)
     is_new = not (folder / COMMAND).exists()
-    until = [word for word in words if word.startswith("run.until=")]
+    until = [word for word in words if word.startswith("run.until=")] or ["run.until=null"]
     resumed = ["resume", str(folder), *until]
     command = ["train", *words, f"run.dir={quoted(str(folder))}"] if is_new else resumed
     started = time.monotonic()

@@ -145,6 +145,8 @@ def _choices(key: str, override: Override) -> list[str]:
     """As words with one value each."""
     if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
         return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    if key == "seed":
+        raise ConfigError(f"{override.input_line}: list the seeds, seed=0,1,2 or seed=range(0,3)")
     raise ConfigError(
         f"{override.input_line}: a sweep takes every combination; list the choices: {key}=a,b; from an "
         "interval settings are drawn with sweep.trials=20"

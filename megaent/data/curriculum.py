@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from megaent.data.forms import LABELS
 from megaent.errors import DataError
 from megaent.options import require, require_fraction
 from megaent.types import Prompt
 
 KINDS = ("difficulty", "accuracy", "semantic_entropy")
 _LABELS = ("difficulty", "level")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?<![\w.])-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+(?:\.\d+)?")
 
 
 @dataclass
@@ -60,7 +61,8 @@ def _difficulty(prompt: Prompt, label: str) -> float:
     if number is None:
         raise DataError(
             f"data.curriculum.by=difficulty needs a number in {label or 'difficulty, level or the split'} of "
-            f"every prompt, and {prompt.id} has {told!r}; name another label, or add the column"
+            f"every prompt, and {prompt.id} has {told!r}; name another data.curriculum.label, or add the "
+            f"column (of a file's, {', '.join(LABELS)} are kept)"
         )
     return float(number[0])
 

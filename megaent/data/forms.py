@@ -239,5 +239,5 @@ def labels_of(row: object) -> tuple[tuple[str, str], ...]:
     return tuple(
         (name.lower(), str(value))
         for name, value in found
-        if isinstance(value, str | int) and len(str(value)) <= LONGEST_LABEL
+        if isinstance(value, str | int | float) and len(str(value)) <= LONGEST_LABEL
     )

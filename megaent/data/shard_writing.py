@@ -59,7 +59,7 @@ class _Questions:
         self.options, self._model = options, model
         self._writer = Writer(options, load_tokenizer(model), longest)
         self._trained_on: dict[int, int] = {}  # hash of a question -> hash of its key
-        self.passed_over = 0  # questions that belong to the other folder
+        self.passed_over = 0  # usable questions that belong to the other folder
 
     def write(self, folder: Path, path: str, shard_tokens: int, *, is_held_out: bool) -> str:
         about: dict[str, object] = {
@@ -85,7 +85,10 @@ class _Questions:
         rows = used = 0
         for row in self._rows(path, left_out):
             rows += 1
-            if self._is_copy(row, known) or not self._belongs(row, is_held_out=is_held_out):
+            if self._is_copy(row, known):
+                continue
+            if not self._belongs(row, is_held_out=is_held_out):
+                self.passed_over += not is_held_out and self._is_usable(row)
                 continue
             prompt = self._writer.prompt(row, f"jsonl/{row.digest}", left_out)
             if prompt is not None:
@@ -136,9 +139,11 @@ class _Questions:
                     "the files"
                 )
             return True
-        is_out = held_out(row.digest, self.options.eval_fraction)
-        self.passed_over += is_out and not is_held_out
-        return is_out == is_held_out
+        return held_out(row.digest, self.options.eval_fraction) == is_held_out
+
+    def _is_usable(self, row: Row) -> bool:
+        """Whether it would be written to the other folder, which is not made for nothing."""
+        return self._writer.prompt(row, f"jsonl/{row.digest}", LeftOut(may_drop=True)) is not None
 
 
 # ---------------------------------------------------------------- what lies beside the tokens

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import overload
 
@@ -58,7 +59,7 @@ def load_shards(config: ShardsOptions, model_path: Path) -> Task:
     for shards in (*sets.values(), *held_out):
         _require_keys(shards, config)
     train = QuestionsOnDisk(sets, config)
-    _require_apart(list(sets.values()), held_out if config.eval_path else [])
+    _require_apart([*sets.values(), *held_out])
     return Task(
         train=train,
         evaluation=HeldOutQuestions(held_out),
@@ -91,18 +92,15 @@ def _require_keys(shards: Shards, config: ShardsOptions) -> None:
         )
 
 
-def _require_apart(train: Sequence[Shards], held_out: Sequence[Shards]) -> None:
-    """No question in two of the sets."""
-    sets = [*train, *held_out]
-    ids = [shards.ids() for shards in sets]
-    for later in range(1, len(sets)):
-        for earlier in range(min(later, len(train))):
-            shared = np.intersect1d(ids[earlier], ids[later], assume_unique=True)
-            if shared.size:
-                raise DataError(
-                    f"{shared.size} questions are in {sets[earlier].folder} and in {sets[later].folder}; "
-                    "make one of them again without them (megaent data FILE against=… out=…)"
-                )
+def _require_apart(sets: Sequence[Shards]) -> None:
+    """No question in two of the sets, be they trained on or held out."""
+    for (one, one_ids), (other, other_ids) in combinations([(each, each.ids()) for each in sets], 2):
+        shared = np.intersect1d(one_ids, other_ids, assume_unique=True)
+        if shared.size:
+            raise DataError(
+                f"{shared.size} questions are in {one.folder} and in {other.folder}; "
+                "make one of them again without them (megaent data FILE against=… out=…)"
+            )
 
 
 def _told(name: str, shards: Shards, share: float) -> str:

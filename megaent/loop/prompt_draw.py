@@ -68,7 +68,7 @@ class PromptDraw:
     ) -> list[tuple[int, Prompt]]:
         """As ``PromptSource.take``; another ``attempt`` of a step asks others. ``progress`` is in [0, 1)."""
         wanted = (attempt + 1) * per_step
-        chosen = self._drawn(step, wanted, progress)[attempt * per_step : wanted]
+        chosen = self._drawn(step, wanted, self._num_open(per_step, progress))[attempt * per_step :]
         return [(place, self._prompts[chosen[place]]) for place in range(leader, len(chosen), leaders)]
 
     def note(self, visits: Iterable[Visit]) -> None:
@@ -85,18 +85,23 @@ class PromptDraw:
 
     # ------------------------------------------------------------ weights
 
-    def _drawn(self, step: int, wanted: int, progress: float) -> list[int]:
-        """Places of the prompts with the largest ``log(u) / weight`` (Efraimidis and Spirakis 2006)."""
-        open_P = self._easiest_first[: self._num_open(wanted, progress)]
+    def _drawn(self, step: int, wanted: int, num_open: int) -> list[int]:
+        """Places of the prompts with the largest ``log(u) / weight`` (Efraimidis and Spirakis 2006).
+
+        Attempts that want more than are open get the easiest of the others behind them.
+        """
+        open_P, others_P = self._easiest_first[:num_open], self._easiest_first[num_open:wanted]
         counter_P = torch.full_like(open_P, step)
         key_P = uniform(self._seeds_P[open_P], counter_P).log() / self._weight_P[open_P]
-        return open_P[torch.argsort(key_P, descending=True, stable=True)[:wanted]].tolist()
+        drawn_P = open_P[torch.argsort(key_P, descending=True, stable=True)]
+        return torch.cat((drawn_P, others_P))[:wanted].tolist()
 
-    def _num_open(self, wanted: int, progress: float) -> int:
+    def _num_open(self, per_step: int, progress: float) -> int:
+        """The same for all attempts of a step."""
         if self.options.by != "difficulty":
             return len(self._prompts)
         start, grown = self.options.start, min(progress / self.options.until, 1.0)
-        return max(round((start + (1 - start) * grown) * len(self._prompts)), wanted)
+        return max(round((start + (1 - start) * grown) * len(self._prompts)), per_step)
 
     def _after(self, past: Past, seen: Visit) -> Past:
         if self.options.by == "accuracy":

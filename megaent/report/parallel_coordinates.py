@@ -13,11 +13,12 @@ _UNITS = {"accuracy": "accuracy", "length": "length, tokens", "entropy": "entrop
 _LONGEST = 14  # letters of a value on a scale
 
 
-def parallel_coordinates(rows: Sequence[Row], choices: Mapping[str, Sequence[str]]) -> str:
+def parallel_coordinates(numbered: Sequence[tuple[str, Row]], choices: Mapping[str, Sequence[str]]) -> str:
     """A figure; "" where a single line would be drawn. A row that lacks one of the measures is left out.
 
     ``choices``: of every key that is chosen, its value in each row.
     """
+    names, rows = [name for name, _ in numbered], [row for _, row in numbered]
     measured = [number for number, row in enumerate(rows) if row.means.keys() >= FORMS.keys()]
     if len(measured) < 2:
         return ""
@@ -39,7 +40,7 @@ def parallel_coordinates(rows: Sequence[Row], choices: Mapping[str, Sequence[str
     )
     numbers = [
         [
-            str(number + 1),
+            names[number],
             *(values[number] for values in choices.values()),
             *(show(rows[number].means[name], form) for name, form in FORMS.items()),
         ]

@@ -38,7 +38,7 @@ def sweep_pictures(points: Sequence[PointFiles], rows: Sequence[Row], source: st
     if len(shown) < len(numbered):
         parts.append(paragraph(f"The first {len(shown)} of {len(numbered)} settings are drawn."))
     keys = choices(points)
-    at_once = parallel_coordinates([row for _, row in shown], _chosen([row for _, row in shown], keys))
+    at_once = parallel_coordinates(shown, _chosen([row for _, row in shown], keys))
     parts += [at_once] if at_once else []
     sections = [Section(heading="What was traded", parts=tuple(parts))]
     effects = [_effect(key, points, source) for key in keys]

@@ -24,7 +24,8 @@ def rank_sections(
     )
     if len(ranked) < 2:
         return []
-    best = tuple(_best(ranked, common))
+    seeds = sorted({word for point in points for word in point.point.words if word.startswith("seed=")})
+    best = tuple(_best(ranked, common, seeds[:1]))
     sections = [Section(heading="The most accurate, and how to repeat them", parts=best)]
     by_seed = accuracies(points, source)
     if len(by_seed) > 1:
@@ -33,10 +34,11 @@ def rank_sections(
     return sections
 
 
-def _best(ranked: Sequence[Row], common: Sequence[str]) -> list[str]:
+def _best(ranked: Sequence[Row], common: Sequence[str], seeds: Sequence[str]) -> list[str]:
+    """Means over the seeds, and the command of one of them."""
     parts = []
     for row in ranked[:_BEST]:
-        words = shlex.join([*common, *row.words])
+        words = shlex.join([*common, *row.words, *seeds])
         what = ", ".join(f"{name} {show(row.means.get(name), form)}" for name, form in FORMS.items())
         parts += [paragraph(what), preformatted(f"megaent train {words}", label=f"The command of {row.name}")]
     return parts

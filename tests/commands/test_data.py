@@ -94,3 +94,16 @@ def test_near_copies_are_shown_and_go_when_that_is_asked(
         assert is_shown == (words != ["near=0.99"])
     assert main(["data", str(file), "near=2"]) == 2
     assert "near must be a number above 0 and at most 1" in capsys.readouterr().err
+
+
+def test_a_row_that_is_left_out_anyway_takes_no_other_along(tmp_path: Path) -> None:
+    """The first of two near copies is too long; the second stays."""
+    words = [f"word{n}" for n in range(100)]
+    rows = [
+        {"question": " ".join([*words, "more"]), "answer": "1"},
+        {"question": " ".join(words), "answer": "1"},
+    ]
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["data", str(file), "near=0.8", "longest=100", f"out={out}"]) == 0
+    assert [json.loads(line) for line in out.read_text().splitlines()] == rows[1:]

@@ -17,6 +17,7 @@ def test_a_path_that_is_there_is_no_option(tmp_path: Path, monkeypatch: pytest.M
     assert not is_option("optim.lr=0.1,seed=0")
     assert not is_option("runs/demo")
     assert is_option("optim.lr=0.1")
+    assert is_option("data.template=" + "a" * 300), "longer than a file name may be"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.runs import DEMO, Program, recorded_steps, repeatable
 
+from megaent.cli import main
 from megaent.commands.halving import Halving, judge, read_halving
 from megaent.commands.sweep_words import read_words
 from megaent.errors import ConfigError
@@ -91,6 +92,24 @@ def test_what_is_refused(words: list[str], said: str) -> None:
         read_words(["-m", "optim.lr=1e-3,1e-4", *words])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["experiment=demo", "optim.lr=1e-3,1e-4", "steps=2", *BOTH], "each run has 2 steps"),
+        (["experiment=demo,two_strategies", *BOTH], "these have 120, 150; give one steps="),
+        (["experiment=demo", "optim.lrr=1", "optim.lr=1e-3,1e-4", "sweep.trials=2"], "optim.lrr"),
+        (["experiment=demo", "optim.lr=tag(log,interval(0.0,1.0))", "sweep.trials=2"], "Optuna cannot draw"),
+    ],
+)
+def test_what_no_point_can_be_is_refused_before_anything_is_made(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "swept"
+    assert main(["train", "-m", *words, f"sweep.dir={folder}"]) == 2
+    assert said in capsys.readouterr().err
+    assert not folder.exists()
+
+
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_what_goes_on_is_the_run_that_nothing_interrupted(
@@ -109,6 +128,9 @@ def test_what_goes_on_is_the_run_that_nothing_interrupted(
     assert "2 points in " in again.out
     assert "after 2 steps 1 of 2 settings go on: optim.lr=0.0006" in again.out
     assert recorded_steps(left) == 2
+    every = [word for word in words if word not in BOTH]
+    program.run(*every).check()
+    assert recorded_steps(left) == 6, "without halving all go to their end"
 
 
 @pytest.mark.full

@@ -254,3 +254,30 @@ def test_evaluation_questions_of_a_file_of_their_own(
     assert (len(task.train), len(task.evaluation)) == (50, 10)
     assert shard(file, byte_model, tmp_path / "again", f"data.eval_path={shared}") != 0
     assert "shared.jsonl line 1 is; remove it" in capsys.readouterr().err
+
+
+def test_a_question_held_out_of_one_set_is_in_no_other(tmp_path: Path, byte_model: Path) -> None:
+    made(write(tmp_path / "a.jsonl", ROWS[:40]), byte_model, tmp_path / "two" / "a", "data.eval_fraction=0.3")
+    out = load_shards(ShardsOptions(path=str(tmp_path / "two" / "a")), byte_model).evaluation[0].text
+    [held] = [row for row in ROWS if row["question"] in out]
+    rows = write(tmp_path / "b.jsonl", [held, *ROWS[50:60]])
+    made(rows, byte_model, tmp_path / "two" / "b", "data.eval_fraction=0")
+    with pytest.raises(DataError, match=r"1 questions are in .*b and in .*held_out"):
+        load_shards(ShardsOptions(path=str(tmp_path / "two")), byte_model)
+
+
+def test_a_held_out_share_without_a_usable_row_is_not_made(tmp_path: Path, byte_model: Path) -> None:
+    """All that would be held out is longer than a prompt may be."""
+    long = [{"question": f"{n} " + "x" * 400, "answer": "1"} for n in range(60)]
+    every = write(tmp_path / "every.jsonl", [*ROWS, *long])
+    task = load_jsonl(JsonlOptions(path=str(every), eval_fraction=0.1), byte_model, max_prompt_tokens=1000)
+    held = [prompt.text for prompt in task.evaluation]
+    chosen = [row for row in ROWS if not any(row["question"] in text for text in held)]
+    too_long = [row for row in long if any(row["question"] in text for text in held)]
+    assert chosen
+    assert too_long
+    rows = write(tmp_path / "rows.jsonl", [*chosen, *too_long])
+    words = ("data.eval_fraction=0.1", "data.drop_unusable=true", "longest=300")
+    out = made(rows, byte_model, tmp_path / "out", *words)
+    assert not (out / "held_out").exists()
+    assert len(load_shards(ShardsOptions(path=str(out)), byte_model).train) == len(chosen)

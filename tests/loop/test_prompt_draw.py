@@ -9,7 +9,7 @@ from itertools import chain
 import pytest
 from support.tiny_loop import Judge, make_trainer
 
-from megaent.data.curriculum import CurriculumOptions
+from megaent.data.curriculum import CurriculumOptions, difficulties
 from megaent.errors import CheckpointError, ConfigError, DataError
 from megaent.loop.prompt_draw import PromptDraw, Visit, visit
 from megaent.types import Grade, Group, Prompt, Response
@@ -81,8 +81,10 @@ def test_visits_count_from_the_next_step_on() -> None:
     assert [take(one, 5, attempt) for attempt in (0, 1)] == [take(other, 5, attempt) for attempt in (0, 1)]
 
 
-def test_no_prompt_twice_in_a_step_nor_in_its_attempts() -> None:
-    drawn = draw(30, by="accuracy")
+@pytest.mark.parametrize("options", [{"by": "accuracy"}, {"by": "difficulty", "start": 0.2, "until": 1.0}])
+def test_no_prompt_twice_in_a_step_nor_in_its_attempts(options: dict) -> None:
+    """Of 30 by difficulty 6 are open: the first attempt asks 4 of them, the others go on to harder ones."""
+    drawn = draw(30, **options)
     for step in range(50):
         asked = list(chain(*(take(drawn, step, attempt) for attempt in range(5))))
         assert len(set(asked)) == 20
@@ -115,6 +117,25 @@ def test_a_difficulty_that_is_not_told_is_refused() -> None:
         seed=0,
     )
     assert set(chain(*(take(levels, step) for step in range(100)))) == {f"p{i}" for i in range(5, 10)}
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ("level-5", 5),
+        ("grade3", 3),
+        ("n=-3", -3),
+        ("-2.5", -2.5),
+        (".5", 0.5),
+        ("1e-7", 1e-7),
+        ("2.5e3 points", 2500),
+        ("v1.5", 1.5),
+        ("Level 4", 4),
+    ],
+)
+def test_the_number_in_a_label(told: str, number: float) -> None:
+    prompt = Prompt(id="p", tokens=(1,), text="", answer="", labels=(("level", told),))
+    assert difficulties([prompt], "") == [number]
 
 
 def test_a_state_goes_on_and_others_are_refused() -> None:

@@ -110,14 +110,16 @@ def test_the_page_has_both_pictures(tmp_path: Path, count: int) -> None:
 
 def test_scales_of_choices_are_even_and_of_measures_true(tmp_path: Path) -> None:
     rows, _ = sweep_rows(points_of(make_sweep(tmp_path), read_sweep(tmp_path)))
-    drawn = parallel_coordinates(rows, {"optim.lr": ["1", "1", "2", "2"], "coef": ["30", "9", "10", "9"]})
+    numbered = [(str(number), row) for number, row in enumerate(rows, start=3)]
+    drawn = parallel_coordinates(numbered, {"optim.lr": ["1", "1", "2", "2"], "coef": ["30", "9", "10", "9"]})
     # Numbers by their size: 9, 10, 30; the text 10 would be before 9.
     ticks = re.findall(r">\u200a([^<]+)</text>", drawn)
     assert ticks[5:10] == ["1", "2", "9", "10", "30"], ticks
     means = [row.means["accuracy"].value for row in rows]
     assert ticks[10:12] == [f"{min(means):.1%}", f"{max(means):.1%}"]
     assert ticks[14:] == ["0.500"], "all equal: one value, in the middle"
-    assert parallel_coordinates(rows[:1], {}) == ""
+    assert re.findall(r'<th scope="row">(\d+)</th>', drawn) == ["6", "5", "4", "3"], "as in the main table"
+    assert parallel_coordinates(numbered[:1], {}) == ""
 
 
 def test_seeds_agree_as_counted_by_hand() -> None:
@@ -137,6 +139,6 @@ def test_a_setting_that_lacks_a_seed_is_not_compared(tmp_path: Path) -> None:
     lost = "optim.lr=2,method.coef=3"
     assert all(len(of_seed) == 3 and lost not in of_seed for of_seed in by_seed.values())
     best, places = rank_sections(points, rows, source, ["experiment=demo", "steps=1"])
-    assert "megaent train experiment=demo steps=1 optim.lr=2 method.coef=3<" in best.parts[1]
+    assert "megaent train experiment=demo steps=1 optim.lr=2 method.coef=3 seed=0<" in best.parts[1]
     assert "same order in 100% of the cases" in places.parts[0]
     assert "<td>-</td><td>-</td><td>-</td>" in places.parts[1]
