@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -165,13 +165,17 @@ def by_position(run: RunTables) -> list[Line]:
     table = trained(run, "step", "position", "entropy")
     step, place = table["step"].to_numpy(), table["position"].to_numpy()
     entropy = table["entropy"].to_numpy().astype(float)
-    if not step.size:
-        return []
-    first, last = step.min(), step.max()
-    share = (step - first) / max(last - first, 1)
-    kinds = {"first fifth of the steps": share <= LATE, "last fifth": share >= 1 - LATE}
-    lines = [_by_place(label, place[mask], entropy[mask]) for label, mask in kinds.items()]
+    lines = [_by_place(label, place[mask], entropy[mask]) for label, mask in early_and_late(step)]
     return [line for line in lines if line.steps]
+
+
+def early_and_late(step: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Which rows are of the first and of the last fifth of the steps; nothing where there is no step."""
+    if step.size:
+        share = (step - step.min()) / max(step.max() - step.min(), 1)
+        yield "first fifth of the steps", share <= LATE
+        if step.max() > step.min():
+            yield "last fifth", share >= 1 - LATE
 
 
 def _by_place(label: str, place: np.ndarray, entropy: np.ndarray) -> Line:

@@ -5,11 +5,9 @@ Early and late are the first and the last fifth of the steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from megaent.report.observatory import LATE, LEAST_TOKENS, RunTables, trained, windows
+from megaent.report.observatory import LEAST_TOKENS, RunTables, early_and_late, trained, windows
 from megaent.report.svg import Line
 
 BINS = 19
@@ -32,7 +30,7 @@ def gradient_by_entropy(run: RunTables) -> list[Line]:
     size = np.abs(advantage * weight * -np.expm1(log_prob))
     return [
         line
-        for label, mask in _early_and_late(step)
+        for label, mask in early_and_late(step)
         if (line := _binned(label, entropy[mask], size[mask])).steps
     ]
 
@@ -50,7 +48,7 @@ def length_distribution(run: RunTables) -> list[Line]:
             steps=places.astype(float).tolist(),
             values=[float((length[mask] <= place).mean()) for place in places],
         )
-        for label, mask in _early_and_late(step)
+        for label, mask in early_and_late(step)
     ]
 
 
@@ -79,7 +77,7 @@ def entropy_along(run: RunTables) -> list[Line]:
     lengths = _lengths(run)
     table = trained(run, "step", "prompt_id", "response", "position", "correct", "entropy")
     step = table["step"].to_numpy()
-    late = [mask for label, mask in _early_and_late(step) if label.startswith("last")]
+    late = [mask for label, mask in early_and_late(step) if label.startswith("last")]
     if not late:
         return []
     table = table.filter(late[0])
@@ -97,15 +95,6 @@ def _lengths(run: RunTables) -> dict[tuple[int, str, int], int]:
     table = run.tables["responses"]
     columns = (table[name].to_pylist() for name in ("step", "prompt_id", "response", "length"))
     return {(step, prompt, response): length for step, prompt, response, length in zip(*columns, strict=True)}
-
-
-def _early_and_late(step: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Where each is; nothing where there is no step."""
-    if step.size:
-        share = (step - step.min()) / max(step.max() - step.min(), 1)
-        yield "first fifth of the steps", share <= LATE
-        if step.max() > step.min():
-            yield "last fifth", share >= 1 - LATE
 
 
 def _binned(label: str, x: np.ndarray, y: np.ndarray) -> Line:
