@@ -64,6 +64,13 @@ class VersionOnly:
 
 
 @pytest.fixture
+def control() -> Iterator[Control]:
+    connections = Connections()
+    yield Control(connections)
+    connections.close()
+
+
+@pytest.fixture
 def start_faulty() -> Iterator[Callable[[], FaultyServer]]:
     started: list[FaultyServer] = []
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from support.real_server import START_LIMIT_S, Truth
 
-from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.engine import SGLangEngine
 from megaent.rollout.sglang.fleet import Member
@@ -26,13 +25,6 @@ Make = Callable[..., SGLangEngine]
 @pytest.fixture
 def requests(prompts: tuple[Prompt, ...]) -> list[RolloutRequest]:
     return [RolloutRequest(index=i, prompt=prompt, seeds=(0, 1)) for i, prompt in enumerate(prompts)]
-
-
-@pytest.fixture
-def control() -> Iterator[Control]:
-    connections = Connections()
-    yield Control(connections)
-    connections.close()
 
 
 def tokens(groups: list[Group]) -> list[list[tuple[int, ...]]]:

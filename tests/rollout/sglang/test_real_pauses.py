@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -29,13 +29,6 @@ EXACT = 1e-4  # nats between a server in fp32 and the model here
 SAMPLING = SamplingParams(max_new_tokens=40)
 LONG = SamplingParams(max_new_tokens=150)
 MODES: tuple[PauseMode, ...] = ("retract", "abort", "in_place")
-
-
-@pytest.fixture
-def control() -> Iterator[Control]:
-    connections = Connections()
-    yield Control(connections)
-    connections.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,10 @@ from support.real_server import ROOT, START_LIMIT_S
 from support.runs import DEMO, Program, recorded_steps
 
 from megaent.report.metrics import read_metrics
-from megaent.rollout.sglang.connection import Connections
 from megaent.rollout.sglang.control import Control
 from megaent.rollout.sglang.server import Server
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(3 * START_LIMIT_S)]
-
-
-@pytest.fixture
-def control() -> Iterator[Control]:
-    connections = Connections()
-    yield Control(connections)
-    connections.close()
 
 
 @pytest.fixture
