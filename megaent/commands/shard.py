@@ -11,6 +11,7 @@ from megaent.commands.first_word import is_option
 from megaent.data.files import read_source
 from megaent.errors import ConfigError, DataError
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer, tokenizer_digest
+from megaent.options import require
 from megaent.shards.files import SHARD_TOKENS, write_shards
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ def _questions(command: Command) -> JsonlOptions:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{' '.join(command.data)}: {str(error).splitlines()[0]}") from error
     assert isinstance(options, JsonlOptions), "a structured node of that class"
+    require(
+        not options.weights,
+        "data.weights has no effect on the shards of one set; make a folder of shards of each set, and give "
+        "data.weights to megaent train",
+    )
     options.require_files()
     return options
 

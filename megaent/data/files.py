@@ -60,6 +60,27 @@ def data_files(path: str) -> list[Path]:
     return [given]
 
 
+def sets_in(path: str) -> dict[str, str]:
+    """By name the paths of files and folders in a folder. Raises DataError where there is none."""
+    folder = Path(path)
+    if is_hub(path) or not folder.is_dir():
+        raise DataError(
+            f"data.weights mixes the files and folders in data.path, which must be a folder, got {path}"
+        )
+    found: dict[str, str] = {}
+    for child in sorted(folder.iterdir()):
+        is_set = child.is_dir() or child.suffix in _SUFFIXES
+        if child.name.startswith(".") or not is_set:
+            continue
+        name = child.name if child.is_dir() else child.name.split(".")[0]
+        if name in found:
+            raise DataError(
+                f"{found[name]} and {child} would both be the set {name!r} of data.weights; rename one"
+            )
+        found[name] = str(child)
+    return found
+
+
 def _in_folder(folder: Path) -> list[Path]:
     splits = folder / "dataset_dict.json"
     if splits.is_file():

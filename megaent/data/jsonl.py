@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from megaent.data.files import require_source
+from megaent.data.files import require_source, sets_in
 from megaent.data.grading import GradedOptions
+from megaent.data.mixture import MixedPrompts
 from megaent.data.prompt_text import PromptText
 from megaent.data.rows import LeftOut, Row, names, read_rows, summary, without_conflicts
 from megaent.data.task import Task
+from megaent.data.weights import read_weights, shares_of
 from megaent.errors import DataError, ModelError
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
 from megaent.options import MISSING, require
@@ -32,6 +35,7 @@ class JsonlOptions(GradedOptions):
 
     name: str = "jsonl"
     path: str = MISSING
+    weights: str = ""  # mixes what lies in the folder `path`, by name: 3*gsm8k+math; "" asks all alike
     eval_path: str = ""  # evaluation questions; "" holds out `eval_fraction` of `path`
     eval_fraction: float = 0.05
     question_key: str = ""  # "" finds it by the column's name; also a.b.0 inside others
@@ -52,6 +56,12 @@ class JsonlOptions(GradedOptions):
             not self.date or _is_date(self.date),
             f"data.date must be a day as YYYY-MM-DD, or empty for the run's first day, got {self.date!r}",
         )
+        require(
+            not (self.weights and self.curriculum.by),
+            f"data.curriculum.by={self.curriculum.by} draws from all prompts alike: data.weights has no "
+            "effect then; leave one out",
+        )
+        read_weights(self.weights)
 
     @property
     def asked_for(self) -> str:
@@ -64,6 +74,8 @@ class JsonlOptions(GradedOptions):
     def require_files(self) -> None:
         for path in filter(None, (self.path, self.eval_path)):
             require_source(path)
+        if self.weights:
+            sets_in(self.path)
 
 
 def _is_date(text: str) -> bool:
@@ -78,8 +90,9 @@ def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int
     tokenizer = load_tokenizer(model_path)
     writer = Writer(config, tokenizer, max_prompt_tokens)
     train, evaluation, told = _split(config, writer)
+    mixed = _mixed(config, train) if config.weights else None
     return Task(
-        train=train,
+        train=mixed or train,
         evaluation=evaluation,
         grader=config.reward,
         grader_options=config.verifier_options,
@@ -88,7 +101,22 @@ def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int
         spell=tokenizer.spell,
         step_boundary="\n\n",
         date=writer.date,
-        notes=(*told, *writer.notes(train)),
+        notes=(*told, *(_shares_told(mixed) if mixed else ()), *writer.notes(train)),
+    )
+
+
+def _mixed(config: JsonlOptions, train: Sequence[Prompt]) -> MixedPrompts:
+    """Raises DataError where the weights name other sets than there are."""
+    sets: dict[str, list[Prompt]] = {name: [] for name in sets_in(config.path)}
+    for prompt in train:
+        sets[dict(prompt.labels)["set"]].append(prompt)
+    return MixedPrompts(sets, shares_of(config.weights, {name: len(found) for name, found in sets.items()}))
+
+
+def _shares_told(mixed: MixedPrompts) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: {len(prompts)} training prompts, {share:.1%} of what is asked"
+        for (name, prompts), share in zip(mixed.sets.items(), mixed.shares, strict=True)
     )
 
 
@@ -126,7 +154,8 @@ class Writer:
         if len(tokens) > self._limit:
             left_out.add("too long", self._too_long(row, len(tokens)))
             return None
-        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer, labels=row.labels)
+        labels = (*row.labels, ("set", row.set)) if row.set else row.labels
+        return Prompt(id=name, tokens=tokens, text=text, answer=row.answer, labels=labels)
 
     def _too_long(self, row: Row, length: int) -> DataError:
         return DataError(
@@ -175,17 +204,24 @@ def _digest(prompt: Prompt) -> str:
 
 def _read(config: JsonlOptions, writer: Writer, path: str) -> tuple[list[Row], list[Prompt], tuple[str, ...]]:
     left_out = LeftOut(may_drop=config.drop_unusable)
-    read = read_rows(
+    sets = sets_in(path) if config.weights and path == config.path else {"": path}
+    read = list(chain(*(_rows_of(config, source, name, left_out) for name, source in sets.items())))
+    copies, rows = without_conflicts(read, may_conflict=config.first_key_counts)
+    prompts = writer.prompts(rows, left_out)
+    left_out.settle(path)
+    return rows, prompts, (summary(path, rows, left_out, copies, used=len(prompts)),)
+
+
+def _rows_of(config: JsonlOptions, path: str, name: str, left_out: LeftOut) -> list[Row]:
+    """``name`` of the set they are of, "" where sets are not told apart."""
+    rows = read_rows(
         path,
         left_out,
         question_key=config.question_key,
         answer_key=config.answer_key,
         key_of=config.key_of,
     )
-    copies, rows = without_conflicts(read, may_conflict=config.first_key_counts)
-    prompts = writer.prompts(rows, left_out)
-    left_out.settle(path)
-    return rows, prompts, (summary(path, rows, left_out, copies, used=len(prompts)),)
+    return [replace(row, set=name) for row in rows] if name else rows
 
 
 def _require_apart(train: Sequence[Row], evaluation: Sequence[Row]) -> None:

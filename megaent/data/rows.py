@@ -29,6 +29,7 @@ class Row:
     is_chat: bool  # it brought its own turns
     answer: str
     labels: tuple[tuple[str, str], ...] = ()  # subject, difficulty and their like, where columns say them
+    set: str = ""  # of a mixture
 
     @property
     def question(self) -> str:

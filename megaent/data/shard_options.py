@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megaent.data.grading import GradedOptions
-from megaent.errors import ConfigError, MissingDependency
+from megaent.data.weights import read_weights
+from megaent.errors import MissingDependency
 from megaent.options import MISSING, require, require_positive
 
 READERS = ("mapped", "memory", "dali")
@@ -61,21 +62,3 @@ class ShardsOptions(GradedOptions):
 
 def _is_installed(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) is not None for module in modules)
-
-
-def read_weights(text: str) -> dict[str, float]:
-    """``3*gsm8k+math`` -> {"gsm8k": 3.0, "math": 1.0}. Raises ConfigError."""
-    weights: dict[str, float] = {}
-    for part in filter(None, text.split("+")):
-        number, _, name = part.rpartition("*")
-        try:
-            weight = float(number or 1)
-        except ValueError:
-            weight = 0.0
-        if not 0 < weight < float("inf") or not name.strip() or name.strip() in weights:
-            raise ConfigError(
-                "data.weights must be names of folders, each once, with weights above 0, as 3*gsm8k+math; "
-                f"got {text}"
-            )
-        weights[name.strip()] = weight
-    return weights

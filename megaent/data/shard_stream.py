@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from threading import Lock
 
 import numpy as np
 
+from megaent.data.mixture import require_enough
 from megaent.data.prompts import Sizes
 from megaent.data.shard_writing import number_of, prompt_of
-from megaent.errors import DataError
 from megaent.shards.files import Shards
 from megaent.shards.readers import Batch, DaliReader, MappedReader, Reader
 from megaent.shards.stream import Source, Stream
@@ -80,7 +79,7 @@ class ShardStream:
             for part, share in zip(self._parts, shares, strict=True)
         ]
         for part, source in zip(self._parts, self._sources, strict=True):
-            _require_enough(part, source, per_step)
+            require_enough(str(part.shards.folder), source, per_step)
         self._lock = Lock()
         self._reader: Reader | None = None
         self._next = 0  # prompts that the reader has handed out
@@ -134,14 +133,3 @@ class ShardStream:
             self._kept[self._next] = reader.read()
             self._next += self._per_step
         return self._kept.pop(before)
-
-
-def _require_enough(part: Part, source: Source, per_step: int) -> None:
-    """A mixture gives at most a few more than a set's share in a step."""
-    most = min(per_step, math.ceil(source.weight * per_step) + 3)
-    if source.apart < most:
-        raise DataError(
-            f"{part.shards.folder} has {source.size} training prompts, and with rollout.prompts_per_step="
-            f"{per_step} up to {most} of them are asked in a step, which needs {3 * most}; lower "
-            "rollout.prompts_per_step (at most 4096) or the weight of the set, or give more prompts"
-        )

@@ -16,10 +16,11 @@ from typing import overload
 
 import numpy as np
 
-from megaent.data.shard_options import ShardsOptions, read_weights
+from megaent.data.shard_options import ShardsOptions
 from megaent.data.shard_stream import ShardStream
 from megaent.data.shard_writing import HELD_OUT, KIND, prompt_of
-from megaent.data.task import StoredPrompts, Task
+from megaent.data.task import PromptSets, Task
+from megaent.data.weights import shares_of
 from megaent.errors import DataError
 from megaent.model_folder.tokenizer import load_tokenizer, tokenizer_digest
 from megaent.shards.files import MANIFEST, Shards
@@ -107,20 +108,12 @@ def _told(name: str, shards: Shards, share: float) -> str:
     return f"{name}: {len(shards)} questions, {share:.1%} of what is asked; {_about(shards)['told']}"
 
 
-class QuestionsOnDisk(StoredPrompts):
+class QuestionsOnDisk(PromptSets):
     """Training questions of one or several sets, one set after the other."""
 
     def __init__(self, sets: dict[str, Shards], config: ShardsOptions) -> None:
-        weights = read_weights(config.weights)
-        odd = weights.keys() ^ sets.keys() if weights else set()
-        if odd:
-            raise DataError(
-                f"data.weights must name {', '.join(sets)} and nothing else; {', '.join(sorted(odd))} is "
-                "in only one of both"
-            )
         self.sets, self._config = tuple(sets.values()), config
-        given = [weights[name] for name in sets] if weights else list(map(len, self.sets))
-        self.shares = [weight / sum(given) for weight in given]
+        self.shares = shares_of(config.weights, {name: len(shards) for name, shards in sets.items()})
         self._ends = np.cumsum([len(shards) for shards in self.sets])
         self.num_sets = len(self.sets)
         self.longest = max(shards.longest for shards in self.sets)

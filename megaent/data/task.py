@@ -12,8 +12,8 @@ from megaent.types import Group, Prompt
 Decode = Callable[[Sequence[int]], str]
 
 
-class StoredPrompts(Sequence[Prompt]):
-    """Prompts that lie on a disk, read when they are asked for, and known without being read."""
+class PromptSets(Sequence[Prompt]):
+    """Prompts of one or several sets that bring an order of their own, and are known without being read."""
 
     longest: int  # tokens
     num_sets: int  # that are mixed
@@ -44,7 +44,7 @@ class Task:
 
     def stream(self, *, per_step: int, seed: int) -> PromptSource:
         """Which of ``train`` a step asks."""
-        if isinstance(self.train, StoredPrompts):
+        if isinstance(self.train, PromptSets):
             return self.train.stream(per_step=per_step, seed=seed)
         return PromptStream(self.train, per_step=per_step, seed=seed)
 
@@ -55,7 +55,7 @@ class Task:
 
 def longest_of(prompts: Sequence[Prompt]) -> int:
     """Tokens of the longest prompt; 0 without any."""
-    if isinstance(prompts, StoredPrompts):
+    if isinstance(prompts, PromptSets):
         return prompts.longest
     return max((len(prompt.tokens) for prompt in prompts), default=0)
 

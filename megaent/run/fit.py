@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from megaent.data.task import StoredPrompts, Task, longest_of
+from megaent.data.task import PromptSets, Task, longest_of
 from megaent.errors import ConfigError, DataError
 from megaent.objective.method import Phase, Schedule
 from megaent.run.config import TrainConfig
@@ -81,13 +81,14 @@ def _check_curriculum(config: TrainConfig, num_prompts: int) -> None:
 def _check_stages(schedule: Schedule, prompts: Sequence[Prompt], per_step: int) -> None:
     curricula = [phase.method.curriculum for phase in schedule.phases]
     for curriculum in filter(None, curricula):
-        if isinstance(prompts, StoredPrompts) and prompts.num_sets > 1:
+        if isinstance(prompts, PromptSets) and prompts.num_sets > 1:
             raise ConfigError(
-                f"{curriculum.stages} stages need one set of shards, got {prompts.num_sets}: a stage may have"
-                " too little of one of them; make shards of all questions together"
+                f"{curriculum.stages} stages need one set of prompts, got {prompts.num_sets}: a stage may "
+                "have too little of one of them; leave data.weights out, or make shards of "
+                "all questions together"
             )
         smallest = len(prompts) // curriculum.stages
-        is_enough, needed = _fills_steps(smallest, per_step, is_stored=isinstance(prompts, StoredPrompts))
+        is_enough, needed = _fills_steps(smallest, per_step, is_ordered=isinstance(prompts, PromptSets))
         if not is_enough:
             raise ConfigError(
                 f"{curriculum.stages} stages of {len(prompts)} training prompts have {smallest} each, and "
@@ -96,9 +97,9 @@ def _check_stages(schedule: Schedule, prompts: Sequence[Prompt], per_step: int) 
             )
 
 
-def _fills_steps(number: int, per_step: int, *, is_stored: bool) -> tuple[bool, str]:
+def _fills_steps(number: int, per_step: int, *, is_ordered: bool) -> tuple[bool, str]:
     """Whether so many prompts are enough for steps without one twice, and how many are."""
-    if is_stored:
+    if is_ordered:
         return number >= 3 * per_step, f"{3 * per_step}"
     is_whole = number >= per_step and number % per_step == 0
     return is_whole or number >= 2 * per_step, f"{per_step}, or {2 * per_step}"

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from megaent.data.task import StoredPrompts
+from megaent.data.task import PromptSets
 from megaent.errors import CheckpointError
 from megaent.model_folder.hf_folder import weight_files
 from megaent.run.config import TrainConfig
@@ -80,7 +80,7 @@ def _sampled(path: Path) -> Iterable[bytes]:
 
 def _digest(prompts: Sequence[Prompt]) -> str:
     """Of what is asked, by the ids, and its keys; how it is written (a date, a template) is not data."""
-    if isinstance(prompts, StoredPrompts):
+    if isinstance(prompts, PromptSets):
         return prompts.digest
     whole = hashlib.sha256()
     for prompt in sorted(prompts, key=lambda prompt: prompt.id):

@@ -15,7 +15,7 @@ from megaent.data.curriculum import CurriculumOptions
 from megaent.data.jsonl import JsonlOptions, load_jsonl
 from megaent.data.shard_options import ShardsOptions
 from megaent.data.shards import load_shards
-from megaent.data.task import StoredPrompts, Task
+from megaent.data.task import PromptSets, Task
 from megaent.errors import ConfigError, DataError
 from megaent.types import Prompt
 
@@ -71,7 +71,7 @@ def test_shards_hold_what_the_file_holds(
     assert by_id(found.evaluation) == by_id(expected.evaluation)
     assert len(found.train) == len(expected.train) > 70
     assert len(found.evaluation) == len(expected.evaluation) > 10
-    assert isinstance(found.train, StoredPrompts)
+    assert isinstance(found.train, PromptSets)
     assert found.train.longest == max(len(prompt.tokens) for prompt in expected.train)
     assert (found.stop_token_ids, found.grader) == (expected.stop_token_ids, expected.grader)
     assert found.train[3:5] == [found.train[3], found.train[4]]
@@ -147,7 +147,7 @@ def test_a_part_asks_some_of_the_questions(folder: Path, byte_model: Path) -> No
 def test_identity_knows_what_decides_the_order(folder: Path, byte_model: Path) -> None:
     def digest(**options: object) -> str:
         train = load_shards(ShardsOptions(path=str(folder / "two"), **options), byte_model).train  # type: ignore[arg-type]
-        assert isinstance(train, StoredPrompts)
+        assert isinstance(train, PromptSets)
         return train.digest
 
     assert digest() == digest(reader="memory")
