@@ -16,6 +16,7 @@ from megaent.data.grading import GradedOptions
 from megaent.data.prompt_text import PromptText
 from megaent.data.rows import LeftOut, Row, names, read_rows, summary, without_conflicts
 from megaent.data.task import Task
+from megaent.data.turns import Turn
 from megaent.errors import DataError, ModelError
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
 from megaent.options import MISSING, require
@@ -117,7 +118,7 @@ class Writer:
 
     def prompt(self, row: Row, name: str, left_out: LeftOut) -> Prompt | None:
         """None, and added to ``left_out``, where it does not fit. Raises ModelError of the template."""
-        turns = row.turns if row.is_chat else self._instructed(row.question)
+        turns = row.turns if row.is_chat else self._instructed(row.turns)
         try:
             text = self._text.of(turns)
         except ModelError as error:
@@ -135,9 +136,10 @@ class Writer:
             "rollout.max_new_tokens"
         )
 
-    def _instructed(self, question: str) -> tuple[tuple[str, str], ...]:
+    def _instructed(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """A question with the instruction; turns that a row brought say themselves what is wanted."""
-        return (("user", "\n".join(filter(None, [question, self._config.asked_for]))),)
+        *before, (role, question) = turns
+        return (*before, (role, "\n".join(filter(None, [question, self._config.asked_for]))))
 
 
 # ---------------------------------------------------------------- splits
