@@ -57,7 +57,7 @@ class Tokenizer:
 
     @cached_property
     def added_ids(self) -> frozenset[int]:
-        """Of tokens that are no part of the vocabulary proper: special ones, and marks such as ``</think>``."""
+        """Of tokens beside the vocabulary proper: special ones, and marks such as ``</think>``."""
         return frozenset(self.hf.added_tokens_decoder)
 
     def newline_ids(self) -> tuple[int, ...]:
