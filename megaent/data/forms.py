@@ -32,7 +32,7 @@ ANSWERS = (
 LAST_ANSWERS = ("label", "correct", "correct_option")
 """Names that say less: of slime, OpenRLHF and AQuA; read where no other column holds the answer."""
 BACKGROUND = ("context", "passage", "body")
-"""What a question is about, where a column of its own holds it: SVAMP, BoolQ, LogiQA."""
+"""What a question is about, where a column of its own holds it: SVAMP, LogiQA."""
 SEEN = ("image", "images", "video", "videos", "audio", "audios")
 """What a model of text cannot be shown."""
 LONGEST_LABEL = 60  # characters
