@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+LONGEST_ANSWER = 1_000  # characters; a longer one is no final answer
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BETWEEN = re.compile(r"[\s$.,;]|\\[()\[\],;]|\\q?quad|\\text(?:rm)?\{\s*(?:or|and)\s*\}|\b(?:or|and)\b|\*\*")

@@ -17,6 +17,7 @@ from megaent.answers.quantities import same_quantity
 from megaent.answers.read import SIGNS, read, split
 from megaent.answers.reading import Items, Matrix, Quantity, Reading, Relation, Union
 from megaent.answers.relations import (
+    coordinates,
     difference,
     interval,
     is_choice,
@@ -49,7 +50,7 @@ def equal(key: str, answer: str, *, question: str = "") -> bool | None:
         return _Comparison(question).same(ours, theirs)
     except value.TooLarge:
         # What cannot be written down is no answer, unless the key is of that kind.
-        return False if _is_ordinary(ours) else None
+        return False if _is_ordinary(ours) or _differ(ours, theirs) else None
     except (Unreadable, ArithmeticError, ValueError, TypeError):
         return None if _is_symbolic(key) and _is_symbolic(answer) else False
 
@@ -93,6 +94,12 @@ def _is_ordinary(reading: Reading) -> bool:
         return False
 
 
+def _differ(key: Reading, answer: Reading) -> bool:
+    if not isinstance(key, Quantity) or not isinstance(answer, Quantity) or key.unit or answer.unit:
+        return False
+    return value.differ(key.tree, answer.tree)
+
+
 class _Comparison:
     def __init__(self, question: str) -> None:
         self._question = question
@@ -123,12 +130,18 @@ class _Comparison:
     # ------------------------------------------------------------ several parts
 
     def _items(self, key: Items, answer: Items) -> bool | None:
+        if key.opening == answer.opening == "{":
+            # A set holds each item once, however often it is written.
+            ours, theirs = dict.fromkeys(key.items), dict.fromkeys(answer.items)
+            return self._sequence(list(ours), list(theirs), ordered=False)
         if key.opening in ("", "{"):
             # A list may be bracketed, in its order; the items of a set may not be those of a point.
             ordered = answer.opening not in ("", "{")
             if ordered and (key.opening == "{" or answer.opening != "("):
                 return False
             return self._sequence(key.items, answer.items, ordered=ordered)
+        if key.opening == "(" and answer.opening == "" and (values := coordinates(answer)) is not None:
+            return self._sequence(key.items, values, ordered=True)
         if (key.opening, key.closing) != (answer.opening, answer.closing):
             return False
         return self._sequence(key.items, answer.items, ordered=True)
@@ -194,7 +207,7 @@ class _Comparison:
             return key == answer
         if value.symbols(ours) != value.symbols(theirs):
             return False
-        if len(value.symbols(ours)) < 2:
+        if len(value.symbols(ours)) < 2 and (not value.symbols(ours) or named(key)[0]):  # type: ignore[index]
             # 2x = 10 does not say what x is.
             return False
         return value.proportional(ours, theirs)

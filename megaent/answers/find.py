@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import re
 
-from megaent.answers.boxes import boxed, last_boxes
+from megaent.answers.boxes import LONGEST_ANSWER, boxed, last_boxes
 from megaent.answers.compare import equal
-from megaent.answers.key import LONGEST_ANSWER
 
 TAIL = 20_000  # characters of a response that are looked at; final answers stand at the end
 
@@ -38,6 +37,8 @@ _STATES = re.compile(
     r"(?:\s+(?:thus|therefore|indeed|simply|just|then|exactly))?[ \t]*[:=]?\s*",
     re.IGNORECASE | re.MULTILINE,
 )
+_TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL | re.IGNORECASE)
+_TAG_HOLDS_MORE = re.compile(r"\\(?:boxed|fbox)|\w[^\n]*\n\s*\S|\b(?:answer|is|or|maybe)\b", re.IGNORECASE)
 _HEADING = re.compile(r"(?:^|\n)[ \t#*_]*(?:the\s+)?(?:final\s+)?answer[ \t*_]*:?[ \t*_]*\n+", re.IGNORECASE)
 _HEDGED = re.compile(
     r"^\s*(?:not\b|n't\b|one\s+of\b|either\b|maybe\b|perhaps\b|possibly\b|probably\s+not\b|between\b|unknown\b|unclear\b|any\b|"
@@ -79,6 +80,18 @@ def find_answer(response: str) -> str | None:
     text = _after_thought(response[-TAIL:])
     if text is None:
         return None
+    if (tagged := _last(_TAGGED, text)) and not last_boxes(text[tagged.end() :]):
+        return _in_tags(tagged.group(1), text[tagged.end() :])
+    return _found(text)
+
+
+def _in_tags(held: str, after: str) -> str | None:
+    """What ``<answer>`` and ``</answer>`` hold: the answer alone, or words that state it."""
+    answer = _found(held) if _TAG_HOLDS_MORE.search(held) else held.strip()
+    return None if not answer or _is_taken_back(after, answer) else answer
+
+
+def _found(text: str) -> str | None:
     boxes = last_boxes(text)
     if not boxes:
         return _stated(text)
@@ -105,6 +118,15 @@ def _is_taken_back(after: str, answer: str) -> bool:
         return False
     other = _leading(after[alternative.end() :])[0] if alternative else _stated(after)
     return other is not None and (len(other) > LONGEST_ANSWER or equal(other, answer) is False)
+
+
+def concluded(text: str) -> str | None:
+    """What the last line says that the answer is; None where it says nothing of an answer."""
+    line = text.strip().rsplit("\n", 1)[-1]
+    found = _last(_STATES, line)
+    if found is None or "answer" not in found.group().casefold():
+        return None
+    return _first_answer(line[found.end() :])
 
 
 # ---------------------------------------------------------------- without a box

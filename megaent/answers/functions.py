@@ -15,6 +15,7 @@ from megaent.answers.number import (
     is_zero,
     power,
     real,
+    rounded_power,
     same,
 )
 from megaent.answers.tokens import Unreadable
@@ -40,6 +41,16 @@ def call(name: str, values: list[Value]) -> Value:
     raise Unreadable(f"{name} has no value here")
 
 
+def roughly(name: str, values: list[Value]) -> Value:
+    """60 digits of a factorial or a binomial coefficient of large numbers, or of a root."""
+    if name == "root":
+        return rounded_power(values[0], divide(Fraction(1), values[1]))
+    if name not in ("factorial", "binom") or not all(0 <= value <= _LARGEST_WHOLE for value in values):
+        raise Unreadable(f"{name} has no value here")
+    return context.factorial(values[0]) if name == "factorial" else context.binomial(*values)
+
+
+_LARGEST_WHOLE = 10**9
 _ELEMENTARY = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "arcsin": "asin",
     "arccos": "acos", "arctan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "coth": "coth",

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
-from megaent.answers.boxes import boxed, is_balanced, last_boxes
+from megaent.answers.boxes import LONGEST_ANSWER, boxed, is_balanced, last_boxes
+from megaent.answers.find import concluded
 from megaent.answers.notation import rewrite
 
-LONGEST_ANSWER = 1_000  # characters; a longer one is no final answer
 MOST_WORDS = 12  # of an answer key without a mark; more is an explanation
 
 _WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")
 _MARK = re.compile(r"(?m)^[ \t]*####[ \t]*([^\n#].*)$")
 _NO_KEY = frozenset(
     {"proof", "not found", "notfound", "not available", "n/a", "na", "nan", "null",
-     "see solution", "see the solution", "see above", "unknown", "tbd", "todo", "?",
+     "see solution", "see the solution", "see above", "see explanation", "unknown", "tbd", "todo", "?",
      "-", "--", "...", "missing", "no answer", "not provided",
      "proof problem", "proven", "inf", "-inf", "qed", "q.e.d"}
 )  # fmt: skip
@@ -26,7 +27,8 @@ def read_key(value: object) -> str:
 
     ``value`` is text, a number, or a list of these that are one answer together. In text the key is what the
     last boxes hold, several as a list; without a box what follows ``####`` in the last line, when that is
-    nothing but an answer; else the whole text. Raises ValueError, saying why, for a field without a key.
+    nothing but an answer; then what the last line says that the answer is; else the whole text. Raises
+    ValueError, saying why, for a field without a key.
     """
     text = _as_text(value)
     key = _without_dollars(_marked(text))
@@ -56,12 +58,20 @@ def _marked(text: str) -> str:
             "by \\boxed{}, or name the field that holds it alone in data.answer_key"
         )
     key = text.strip()
-    if len(_WORD.findall(key)) > MOST_WORDS:
+    if (stated := concluded(key)) is not None:
+        return stated
+    if len(_WORD.findall(key)) > MOST_WORDS or _is_prose(key):
         raise ValueError(
             "it is an explanation that marks no final answer; mark it by #### or \\boxed{}, or name the "
             "field that holds the answer alone in data.answer_key"
         )
     return key
+
+
+def _is_prose(key: str) -> bool:
+    """Words over several lines or sentences: ``5\\n\\nBecause 2 + 3``, ``Add them. Therefore 5 apples.``"""
+    parts = re.split(r"\n|(?<=[a-z]{2}[.!?])\s+(?=[A-Z])", key)
+    return len(parts) > 1 and "\\begin" not in key and any(_WORD.search(part) for part in parts)
 
 
 def _all_boxes(text: str) -> str:
@@ -87,9 +97,19 @@ def _without_dollars(key: str) -> str:
 def _refuse_no_key(key: str) -> None:
     if any("\ud800" <= sign <= "\udfff" for sign in key):
         raise ValueError("its final answer holds half of a surrogate pair, which is no character")
+    if _is_object(key):
+        raise ValueError(f"its final answer is a JSON object, {key.strip()[:60]!r}, which is no answer")
     said = re.sub(r"\\text|[{}$]", "", rewrite(key)).strip(" .").casefold()
     if said in _NO_KEY or key.strip().casefold() in _NO_KEY:
         raise ValueError(f"its final answer is {key.strip()!r}, which is no answer to compare with")
+
+
+def _is_object(key: str) -> bool:
+    """The tests of a program, say."""
+    try:
+        return key.lstrip().startswith('{"') and isinstance(json.loads(key), dict)
+    except ValueError:
+        return False
 
 
 def _as_text(value: object) -> str:
@@ -102,6 +122,10 @@ def _as_text(value: object) -> str:
         return str(int(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, dict) and value:
+        raise ValueError(
+            f"it is an object with {', '.join(map(str, value))}; name one by data.answer_key=….…"
+        )
     if not isinstance(value, str):
         raise ValueError(f"it must be text or a number, got {value!r:.80}")
     return value

@@ -69,6 +69,15 @@ _MARKUP = (
     (re.compile(r"\^\s*(?:\{\s*('(?:\s*')*)\s*\}|('))"), r"\1\2"),
     (re.compile(r"\\(?:[!,;:> ]|q?quad(?![A-Za-z]))"), " "),
     (re.compile(r"\\(?:angle|triangle)(?![A-Za-z])"), ""),
+    (re.compile(r"\\(?:math(?:cal|scr|frak))\s*\{([A-Za-z])\}"), r"\1"),
+    (re.compile(r"\\(?:smallsetminus|backslash)(?![A-Za-z])"), r"\\setminus"),
+    # Binomial coefficients, as they are written here and there.
+    (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"^([^{}]*)\\choose(?![A-Za-z])([^{}]*)$"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z\\])C\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?:\{\s*\})?[_^]\s*\{?(\d+)\}?\s*C_\s*\{?(\d+)\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"(?<![A-Za-z\\])C_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\s*\(\s*([A-Za-z]\s*\\in\s*\\mathbb\s*\{?[ZNR]\}?[^()]*)\)\s*$"), r", \1"),
     (re.compile(r"\\_"), "_"),
     (re.compile(r"(?<!\\)\$"), ""),
     (re.compile(r"\*\*(?=[\d({A-Za-z-])(?<=[\d)}A-Za-z]\*\*)"), "^"),  # 2**3
@@ -82,6 +91,8 @@ _LINE_SKIP = re.compile(r"\\\\\s*\[\s*-?[\d.]*\s*(?:pt|em|ex|mm|cm)\s*\]")
 _EVAL = re.compile(r"\b(?:np|numpy|math|sp|sympy)\.(?=[a-z])")
 _TEXT_NUMBER = re.compile(r"\\text\s*\{\s*(\$?[-+]?[\d.,/\s%]*[\d%])\s*[.]?\s*\}")
 _END = re.compile(r"(?:\s|(?<![\\.\d])\.|(?<=\d)\.|[,;:]|(?<!\\)\\)+$")
+_GOES_ON = re.compile(r"^(-?\s*\d*\.\d*?)(?:(\d)\2{2,}|(\d{2,6}?)\3+)(?:\.\.\.|\\(?:ldots|dots|cdots)|…)$")
+_EXPONENT_OF_UNIT = re.compile(r"(\\text\s*\{[^{}]*)\^\s*\{\s*(-?\d)\s*\}")
 _ROOT = re.compile(r"(?:\\sqrt|(?<![A-Za-z\\])sqrt)\s*\(")
 _BARE_ROOT = re.compile(r"√\s*(\d+|[A-Za-z])")
 
@@ -98,8 +109,16 @@ def rewrite(text: str) -> str:
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
     text = _TEXT_NUMBER.sub(lambda m: m.group(1), text).replace("~", " ")
+    while (flat := _EXPONENT_OF_UNIT.sub(r"\1^\2", text)) != text:
+        text = flat
     text = _EVAL.sub("", text).replace("\x00", "\\\\ ")
-    return _without_end(_without_braces(" ".join(text.split())))
+    text = _GOES_ON.sub(_repeating, " ".join(text.split()))
+    return _without_end(_without_braces(text))
+
+
+def _repeating(found: re.Match[str]) -> str:
+    """``0.333...`` as ``0.\\overline{3}``."""
+    return f"{found.group(1)}\\overline{{{found.group(2) or found.group(3)}}}"
 
 
 def join_digits(text: str) -> str:

@@ -16,6 +16,7 @@ _DIGITS = 60
 _SAME = 40  # digits in which equal values agree
 _MOST_BITS = 20_000  # of an exact number
 LARGEST_EXPONENT = 10**6  # bits, of a number that is not exact
+LARGEST_ROUNDED = 10**12  # bits, of a number of which 60 digits are told
 context = mpmath.MPContext()
 context.dps = _DIGITS
 
@@ -62,6 +63,15 @@ def power(base: Value, exponent: Value) -> Value:
     if abs(exponent) * (abs(context.log(abs(base))) + 1) > LARGEST_EXPONENT:
         raise TooLarge
     return base**exponent
+
+
+def rounded_power(base: Value, exponent: Value) -> Value:
+    """60 digits of a power of any size that ``LARGEST_ROUNDED`` allows."""
+    if is_zero(base):
+        return power(base, exponent)
+    if abs(exponent) * (abs(context.log(abs(base))) + 1) > LARGEST_ROUNDED:
+        raise TooLarge
+    return context.power(base, exponent)
 
 
 def _whole_power(base: Value, exponent: int) -> Value:

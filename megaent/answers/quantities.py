@@ -31,7 +31,7 @@ def _same(key: Quantity, answer: Quantity, question: str) -> bool | None:
     scale = _scale(key, answer)
     if scale is None:
         return False
-    found = _same_number(key.tree, _times(answer.tree, scale))
+    found = _same_number(key.tree, _times(answer.tree, scale * _counts(key, answer, question)))
     return _same_but_for_letter(key, answer) if found is False else found
 
 
@@ -102,12 +102,22 @@ def _times(tree: Tree, factor: Fraction) -> Tree:
     return ("mul", ("num", factor, None), tree)
 
 
+def _counts(key: Quantity, answer: Quantity, question: str) -> Fraction:
+    """``5 million`` is 5000000; where the question asks for millions it is 5 as well."""
+    ours, theirs = read_unit(key.unit).count, read_unit(answer.unit).count
+    is_asked = re.search(r"\b(?:hundred|thousand|million|billion|trillion)s?\b", question) and 1 in (
+        ours,
+        theirs,
+    )
+    return Fraction(1) if is_asked else theirs / ours
+
+
 def _scale(key: Quantity, answer: Quantity) -> Fraction | None:
     """By what the answer's number is multiplied to count in the key's unit; None for units that differ."""
     ours, theirs = read_unit(key.unit), read_unit(answer.unit)
-    if key.unit and ours.is_none and theirs.dimension:
+    if key.unit and ours.is_none and ours.count == 1 and theirs.dimension:
         return None  # "units" are of no kind
-    if ours.is_none or theirs.is_none or ours == theirs:
+    if ours.is_none or theirs.is_none or ours._replace(count=theirs.count) == theirs:
         return Fraction(1)
     if ours.words or theirs.words or ours.dimension != theirs.dimension:
         return None

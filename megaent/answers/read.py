@@ -9,12 +9,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 
+from megaent.answers.measured import without_unit
 from megaent.answers.notation import join_commas, rewrite
 from megaent.answers.reading import EMPTY, REALS, Items, Matrix, Quantity, Reading, Relation, Union
-from megaent.answers.tokens import FUNCTIONS, GREEK, Tree, Unreadable, base_of
+from megaent.answers.tokens import Tree, Unreadable, base_of
 from megaent.answers.tree import parse
-from megaent.answers.units import is_known
+from megaent.answers.value import rational
 from megaent.answers.words import read_word
 
 _LEAD = re.compile(
@@ -43,16 +45,13 @@ _BASE_WORDS = re.compile(
 )
 _MIXED = re.compile(r"(?<![\d.\w/)}])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|per\s?cent)\s*\}|\bper\s?cent)\s*$", re.IGNORECASE)
-_TEXT_END = re.compile(
-    r"\s*\\text\s*\{([^{}]*)\}\s*(\^\s*(?:\{\s*[23]\s*\}|[23]))?\s*(?:/\s*\\text\s*\{([^{}]*)\}(\^\s*\{?[23]\}?)?)?\s*$"
+_OUTSIDE = re.compile(r"([\[\]])([^\[\]]*[,;][^\[\]]*)([\[\]])")
+_ALL_BUT = re.compile(r"\\mathbb\s*(?:\{R\}|R)\s*(?:\\setminus|-)\s*(\\\{.+\\\})")
+_LETTER_IN_TEXT = re.compile(
+    r"^\\text\s*\{\s*(?:the\s+)?(?:option|choice|answer)(?:\s+is)?\s*:?\s*\(?([A-H])\)?\.?\s*\}$",
+    re.IGNORECASE,
 )
-_WORDS_END = re.compile(
-    r"(?<=[\d)}\]!])(\s*)(?<![\\A-Za-z])"
-    r"([A-Za-z][A-Za-z.'\- /]*[A-Za-z.]|[A-Za-z]{2})\s*(\^\s*\{?[23]\}?)?\s*$"
-)
-_DEGREE_END = re.compile(r"\s*\\deg\s*([CF]?)\s*$")
-_MONEY = re.compile(r"^(-?)\s*(?:\\\$|\\text\s*\{\s*\\?\$\s*\})\s*|\s*(?:\\\$)$")
-_HEDGE = re.compile(r"\d|\b(?:or|not|maybe|either|if|unless|possibly)\b", re.IGNORECASE)
+_FUNCTION_NAME = re.compile(r"([A-Za-z])\s*\(.*\)")
 
 
 @lru_cache(maxsize=65536)
@@ -65,6 +64,7 @@ def read(text: str) -> Reading | None:
 
 
 def _without_lead(text: str) -> str:
+    text = _LETTER_IN_TEXT.sub(r"\\text{\1}", text)
     for _ in range(3):
         text = _LEAD.sub("", text).strip()
     return text
@@ -135,7 +135,11 @@ def _relation(text: str) -> Reading:
     signs = tuple(sides[1::2])
     if any(sign in ("\\to", "\\implies") for sign in signs):
         raise Unreadable("an arrow")
-    readings = [_union(side) if side.strip() else None for side in sides[::2]]
+    *named, last = sides[::2]
+    readings = [
+        *(_left(side) if side.strip() else None for side in named),
+        _union(last) if last.strip() else None,
+    ]
     if any(side is None for side in readings[1:]):
         raise Unreadable("a relation without its end")
     if any(isinstance(side, Quantity) and _has_choice(side.tree) for side in readings):
@@ -146,9 +150,20 @@ def _relation(text: str) -> Reading:
     return Relation(tuple(readings), signs)
 
 
+def _left(text: str) -> Reading:
+    """A side that may be the name of what the last one is: also ``P(X > 2)``."""
+    try:
+        return _union(text)
+    except Unreadable:
+        found = _FUNCTION_NAME.fullmatch(text.strip())
+        if found is None:
+            raise
+        return Quantity(("sym", "".join(text.split())))
+
+
 def _ratio(text: str) -> Reading | None:
     """``3:40`` and ``1 : 2``."""
-    body, unit = _without_unit(text) if "\\text" in text else (text, "")
+    body, unit = without_unit(text) if "\\text" in text else (text, "")
     parts = list(split(body, (":",)))
     if len(parts) == 1:
         return None
@@ -159,16 +174,34 @@ def _ratio(text: str) -> Reading | None:
 def _union(text: str) -> Reading:
     if ":" in text and (ratio := _ratio(text)) is not None:
         return ratio
-    parts = list(split(text, ("\\cup",)))
+    if found := _ALL_BUT.fullmatch(text.strip()):
+        return _all_but(_group(found.group(1)))
+    parts = [_group(part) for part in split(text, ("\\cup",))]
     if len(parts) == 1:
-        return _group(text)
-    return Union(tuple(_group(part) for part in parts))
+        return parts[0]
+    if all(isinstance(part, Items) and part.opening == "{" for part in parts):
+        items = [item for part in parts if isinstance(part, Items) for item in part.items]
+        return Items("{", "}", tuple(dict.fromkeys(items)))
+    return Union(tuple(parts))
+
+
+def _all_but(points: Reading) -> Union:
+    """The real numbers without some: ``(-\\infty, 2) \\cup (2, \\infty)``."""
+    if not isinstance(points, Items) or points.opening != "{":
+        raise Unreadable("points were expected")
+    known = [(rational(point.tree), point) for point in points.items if isinstance(point, Quantity)]
+    if len(known) < len(points.items) or (len(known) > 1 and any(number is None for number, _ in known)):
+        raise Unreadable("points in an order that is not known")
+    low, high = REALS.items
+    edges = [low, *(point for _, point in sorted(known, key=lambda pair: pair[0] or 0)), high]
+    return Union(tuple(Items("(", ")", pair) for pair in pairwise(edges)))
 
 
 def _group(text: str) -> Reading:
     text = text.strip()
     if re.fullmatch(r"\\mathbb\s*(?:\{R\}|R)", text):
         return REALS
+    text = _OUTSIDE.sub(_turned, text) if _OUTSIDE.fullmatch(text) else text
     if matrix := _MATRIX.match(_ENCLOSED_ARRAY.sub(r"\1", text)):
         return _matrix(matrix.group(2))
     brackets = _brackets(text)
@@ -180,13 +213,35 @@ def _group(text: str) -> Reading:
         if not inner.strip():
             return EMPTY
         if "|" in inner or ":" in inner:
-            raise Unreadable("a set by a condition")
+            return _by_condition(inner)
         return Items("{", "}", tuple(expand([_read(part) for part in parts])))
     if len(parts) == 1:
         if (opening, closing) == ("(", ")") and (word := read_word(inner)) is not None:
             return word
         return _quantity(text)
     return Items(opening, closing, tuple(_relation(part) for part in parts))
+
+
+def _turned(found: re.Match[str]) -> str:
+    """``]0, 1[`` as ``(0, 1)``: a bracket turned outwards leaves its end out."""
+    opening, closing = {"]": "("}.get(found.group(1), "["), {"[": ")"}.get(found.group(3), "]")
+    return f"{opening}{found.group(2)}{closing}"
+
+
+def _by_condition(inner: str) -> Reading:
+    """``\\{x \\in \\mathbb{R} | 0 < x < 1\\}``: what the condition says of its letter."""
+    of, *conditions = split(inner, ("|", ":"))
+    name = re.sub(r"\\in\s*\\mathbb\s*(?:\{R\}|R)\s*$", "", of).strip()
+    if len(conditions) != 1 or not re.fullmatch(r"\\?[A-Za-z]+", name):
+        raise Unreadable("a set by a condition")
+    relation = _relation(conditions[0].strip())
+    if (
+        not isinstance(relation, Relation)
+        or "=" in relation.signs
+        or Quantity(parse(name)) not in relation.sides
+    ):
+        raise Unreadable("a set by a condition that is no inequality")
+    return relation
 
 
 def _brackets(text: str) -> tuple[str, str, str] | None:
@@ -252,7 +307,7 @@ def _quantity(text: str) -> Quantity:
         return based
     if _PERCENT.search(text):
         return replace(_quantity_of(_PERCENT.sub("", text)), is_percent=True)
-    body, unit = _without_unit(text)
+    body, unit = without_unit(text)
     return replace(_quantity_of(body), unit=unit)
 
 
@@ -276,41 +331,3 @@ def _based(text: str) -> Quantity | None:
         raise Unreadable(f"{digits} has digits beyond base {base}") from error
     digits = sign + (digits.lower().lstrip("0") or "0")
     return Quantity(parse(f"{sign}{value}"), base=base, digits=digits)
-
-
-def _without_unit(text: str) -> tuple[str, str]:
-    """(the expression, its unit as written)."""
-    unit = ""
-    if _MONEY.search(text):
-        text, unit = _MONEY.sub(r"\1", text, count=1), "dollar"
-    if found := _DEGREE_END.search(text):
-        return text[: found.start()], "deg" + found.group(1)
-    if found := _TEXT_END.search(text):
-        words = found.group(1) + _exponent(found.group(2))
-        if found.group(3):
-            words += "/" + found.group(3) + _exponent(found.group(4))
-        if _HEDGE.search(re.sub(r"\^\s*\{?\d\}?", "", words)):
-            raise Unreadable("words that are no unit")
-        before, more = _without_unit(text[: found.start()]) if found.start() else ("", "")
-        return before, unit or f"{more} {words}".strip()
-    if (found := _WORDS_END.search(text)) and _is_unit(found.group(2), is_apart=bool(found.group(1))):
-        return text[: found.start(1)], found.group(2) + _exponent(found.group(3))
-    return text, unit
-
-
-def _is_unit(words: str, *, is_apart: bool) -> bool:
-    """Words after a number are a unit when they are one that is known, or plainly words."""
-    runs = re.findall(r"[A-Za-z]+", words)
-    if any(run in FUNCTIONS | GREEK | {"sqrt", "pi", "infty"} and run != "min" for run in runs):
-        return False
-    if any(_HEDGE.search(run) for run in runs):
-        raise Unreadable("words that are no unit")
-    if all(len(run) == 1 for run in runs):
-        return False
-    return is_known(words) or (
-        is_apart and any(len(run) > 2 and re.search("[aeiouy]", run.lower()) for run in runs)
-    )
-
-
-def _exponent(text: str | None) -> str:
-    return "^" + re.sub(r"\D", "", text) if text else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from megaent.answers.read import expand
 from megaent.answers.reading import Items, Quantity, Reading, Relation, Union
 from megaent.answers.tokens import Tree
@@ -80,10 +82,25 @@ def _name(reading: Reading | None) -> str:
 def _letters(tree: Tree) -> str:
     if tree[0] == "sym":
         return tree[1]
+    if tree[:2] == ("call", "abs"):  # the length |AB|
+        inner = _letters(tree[2])
+        return f"|{inner}|" if len(inner) > 1 and inner.isupper() else ""
     if tree[0] != "mul":
         return ""
     left, right = _letters(tree[1]), _letters(tree[2])
     return left + right if left.isupper() and right.isupper() else ""
+
+
+def coordinates(reading: Items) -> tuple[Reading, ...] | None:
+    """The values of ``x = 1, y = 2``: letters in the order of the alphabet, each said once."""
+    names, values = [], []
+    for item in reading.items:
+        said = named(item) if isinstance(item, Relation) and item.signs == ("=",) else None
+        if said is None or len(said[1]) != 1 or not re.fullmatch(r"[a-z]", said[0]):
+            return None
+        names.append(said[0])
+        values.append(said[1][0])
+    return tuple(values) if names == sorted(set(names)) else None
 
 
 def difference(relation: Relation) -> Tree | None:

@@ -133,6 +133,8 @@ class _Reader:
         while True:
             if self._take("!"):
                 tree = ("call", "factorial", tree)
+            elif self._take("\\deg"):
+                tree = ("mul", tree, ("div", ("const", "pi"), ("num", Fraction(180), None)))
             elif self._take("^"):
                 return self._after_power(("pow", tree, self._exponent(depth)), depth)
             elif self.token == "'" and tree[0] == "sym":

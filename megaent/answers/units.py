@@ -30,6 +30,8 @@ _KNOWN: dict[str, dict[str, str]] = {
     "temperature": {"kelvin": "1"},
     "energy": {"j joule": "1", "kj": "1000", "erg": "1/10000000", "ev": "1.602176634e-19"},
     "power": {"w watt": "1", "kw": "1000"}, "force": {"newton": "1"}, "voltage": {"v volt": "1"},
+    "resistance": {"ohm": "1", "kohm": "1000", "mohm": "1000000"}, "yen": {"yen jpy": "1"},
+    "rupee": {"rupee inr": "1"},
     "frequency": {"hz hertz": "1"}, "person": {"people person": "1"},
 }  # fmt: skip
 _UNITS = {
@@ -38,6 +40,7 @@ _UNITS = {
     for words, size in names.items()
     for word in words.split()
 }
+_COUNTS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 _WHOLE = {
     "mph": "mile per hour",
@@ -53,6 +56,7 @@ class Unit(NamedTuple):
     dimension: tuple[tuple[str, int], ...]  # sorted; () for none
     size: Fraction
     words: str  # of what is not known, else ""
+    count: Fraction = Fraction(1)  # 10^6 of "million dollars"
 
     @property
     def is_none(self) -> bool:
@@ -63,7 +67,7 @@ class Unit(NamedTuple):
 def read_unit(text: str) -> Unit:
     """The unit that the text names; one without dimension and words for "" and "units"."""
     dimensions: Counter[str] = Counter()
-    size, unknown, power, sign = Fraction(1), [], 1, 1
+    size, unknown, power, sign, count = Fraction(1), [], 1, 1, Fraction(1)
     for word, exponent in _words(text):
         if word in ("per", "/"):
             sign = -1
@@ -74,11 +78,13 @@ def read_unit(text: str) -> Unit:
             dimensions[known[0]] += power
             size *= known[1] ** power
             power = 1
+        elif word in _COUNTS and sign == 1:
+            count *= _COUNTS[word]
         elif word not in _NOTHING:
             unknown.append(word)
     if unknown:
-        return Unit((), Fraction(1), " ".join(unknown))
-    return Unit(tuple(sorted(item for item in dimensions.items() if item[1])), size, "")
+        return Unit((), Fraction(1), " ".join(unknown), count)
+    return Unit(tuple(sorted(item for item in dimensions.items() if item[1])), size, "", count)
 
 
 def is_known(text: str) -> bool:
@@ -92,6 +98,7 @@ def _words(text: str) -> list[tuple[str, str]]:
     for whole, parts in _WHOLE.items():
         text = re.sub(rf"\b{re.escape(whole)}\b", parts, text)
     text = re.sub(r"\b([a-z]+)\s+(squared|cubed)\b", lambda m: f"{m[1]}^{_POWERS[m[2]]}", text)
+    text = re.sub(r"\bdeg(?:ree)?s?\s+(?=celsius|fahrenheit)", "", text)
     found = re.findall(r"([^\W\d_]+|[°¢€£/])\s*(?:\^\s*\{?(-?\d)\}?)?", text)
     return [(word if word in _UNITS or word in _POWERS else _singular(word), power) for word, power in found]
 

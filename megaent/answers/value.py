@@ -12,7 +12,7 @@ import hashlib
 from fractions import Fraction
 from functools import lru_cache
 
-from megaent.answers.functions import call
+from megaent.answers.functions import call, roughly
 from megaent.answers.number import (
     OPERATIONS,
     TooLarge,
@@ -23,6 +23,7 @@ from megaent.answers.number import (
     divide,
     is_zero,
     real,
+    rounded_power,
     same,
 )
 from megaent.answers.tokens import Tree, Unreadable
@@ -71,6 +72,30 @@ def rational(tree: Tree) -> Fraction | None:
     ):
         return None
     return value
+
+
+def differ(left: Tree, right: Tree) -> bool:
+    """Are two numbers that cannot be written down known to differ, by their first 60 digits?
+
+    ``1/2004!`` and ``1/2006!`` do. False where they agree so far, or have no such digits.
+    """
+    try:
+        return not symbols(left) and not symbols(right) and not same(rounded(left), rounded(right))
+    except (Unreadable, ArithmeticError, ValueError):
+        return False
+
+
+def rounded(tree: Tree) -> Value:
+    """60 digits of the value, whatever its size, within ``LARGEST_ROUNDED``. Raises Unreadable, TooLarge."""
+    if tree[0] not in OPERATIONS and tree[0] != "call":
+        return real(evaluate(tree, 0))
+    if tree[0] == "call":
+        try:
+            return real(evaluate(tree, 0))
+        except TooLarge:
+            return roughly(tree[1], [rounded(part) for part in tree[2:]])
+    values = [rounded(part) for part in tree[1:]]
+    return rounded_power(*values) if tree[0] == "pow" else OPERATIONS[tree[0]](*values)
 
 
 def proportional(left: Tree, right: Tree) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, make_dataclass
 
 from hydra import compose, initialize_config_dir
@@ -93,7 +93,9 @@ def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _sil
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from error
     assert isinstance(config, TrainConfig), f"composed a {type(config).__name__}"
-    _require_finite(OmegaConf.to_container(composed))
+    values = OmegaConf.to_container(composed)
+    _require_known(values, config)
+    _require_finite(values)
     check_run(config)
     if check_files:
         config.data.require_files()
@@ -104,6 +106,18 @@ def to_typed(composed: DictConfig, *, check_files: bool = False, say: Say = _sil
     say("loading PyTorch")
     config.method = build_method({name: asdict(options) for name, options in config.method.items()})
     return config
+
+
+def _require_known(values: object, options: object, path: str = "") -> None:
+    """Raises ConfigError for a key that ``+`` added: nothing would read it."""
+    if not isinstance(values, dict) or not is_dataclass(options):
+        return
+    known = {item.name for item in fields(options)}
+    for name, value in values.items():
+        key = f"{path}.{name}" if path else str(name)
+        if name not in known:
+            raise ConfigError(_unknown(key))
+        _require_known(value, getattr(options, name), key)
 
 
 def _require_finite(node: object, key: str = "") -> None:
@@ -167,10 +181,7 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     unknown = re.search(r"Could not override '([\w.]+)'|Key '(\w+)' (?:is not in struct|not in)", text)
     if unknown is not None:
-        path = unknown.group(1) or unknown.group(2)
-        near = difflib.get_close_matches(path.split(".")[-1], sorted(_known_keys()), n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        return f"there is no configuration key {path!r}; {hint}`megaent train --cfg` prints them all"
+        return _unknown(unknown.group(1) or unknown.group(2))
     cause = error.__cause__
     if cause is not None:
         text += ": " + " ".join(str(cause).split()).split(" full_key")[0]
@@ -183,15 +194,37 @@ def _explain(error: Exception) -> str:
     return f"{key} has options of its own and no value; set one of {names}"
 
 
+def _unknown(key: str) -> str:
+    """A key that does not exist, and those whose names are the nearest."""
+    paths = known_keys()
+    names = {path.rpartition(".")[2] for path in paths}
+    last = key.rpartition(".")[2]
+    near = [last] if last in names else difflib.get_close_matches(last, sorted(names), n=3)
+    meant = [path for name in near for path in paths if path.rpartition(".")[2] == name][:3]
+    hint = f"did you mean {' or '.join(meant)}? " if meant else ""
+    return f"there is no configuration key {key!r}; {hint}`megaent train --cfg` prints them all"
+
+
 def text_keys() -> set[str]:
     """Names of the options that hold text; nowhere are they lists or numbers as well. A group's is none."""
     text = {item.name for node in _nodes() for item in fields(node) if item.type in ("str", "Optional[str]")}
     return text - {item.name for item in fields(TrainConfig)}
 
 
-def _known_keys() -> set[str]:
-    options = {option.name for method in METHODS for option in options_of(method)}
-    return options | {item.name for node in _nodes() for item in fields(node)}
+def known_keys() -> list[str]:
+    """Every key by its whole path: ``optim.lr``, ``model.recompute.granularity``, ``method.clip_high``."""
+    found = dict.fromkeys(_paths(TrainConfig, ""))
+    for group, nodes in _GROUPS.items():
+        found |= dict.fromkeys(path for node in nodes.values() for path in _paths(node, f"{group}."))
+    options = (option.name for method in METHODS for option in options_of(method))
+    return list(found | dict.fromkeys(f"method.{name}" for name in options))
+
+
+def _paths(node: type, before: str) -> Iterator[str]:
+    for item in fields(node):
+        yield before + item.name
+        if isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
+            yield from _paths(item.default_factory, f"{before}{item.name}.")
 
 
 def _nodes() -> list[type]:

@@ -27,11 +27,16 @@ def as_typed(overrides: Sequence[str], *, text_keys: Collection[str], is_sweep: 
 
 
 def _as_typed(word: str, parser: OverridesParser, text_keys: Collection[str], is_sweep: bool) -> str:
-    match = _WORD.fullmatch(word)
+    match = None if word.startswith("-") else _WORD.fullmatch(word)
     if match is None:
-        if word.startswith(("~", "-")):
-            return word  # a deletion, or one of Hydra's own flags
-        raise ConfigError(f"{word!r} is no override; write KEY=VALUE, for example optim.lr=1e-6")
+        if word.startswith("~"):
+            return word
+        meant = (
+            word.lstrip("-")
+            if word.startswith("-") and "=" in word
+            else "KEY=VALUE, for example optim.lr=1e-6"
+        )
+        raise ConfigError(f"{word!r} is no override; write {meant}")
     key, value = match.group("key"), match.group("value")
     if not value:
         return word

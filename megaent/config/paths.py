@@ -14,11 +14,14 @@ PATHS = ("model.path", "data.path", "data.eval_path", "rollout.python", "run.dir
 
 
 def make_absolute(composed: DictConfig) -> None:
-    """In place, seen from the present folder; what has no value stays so."""
+    """In place, seen from the present folder; what has no value stays so.
+
+    A leading ``~`` is the home folder: a shell leaves that to us after ``key=``.
+    """
     for key in PATHS:
         value = OmegaConf.select(composed, key)
         if isinstance(value, str) and value:
-            placed = hub.absolute(value) if hub.is_hub(value) else os.path.abspath(value)
+            placed = hub.absolute(value) if hub.is_hub(value) else os.path.abspath(os.path.expanduser(value))
             OmegaConf.update(composed, key, placed)
 
 

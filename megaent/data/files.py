@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from megaent.data.forms import PROMPTS, QUESTIONS
 from megaent.data.hub import hub_rows, is_hub, require_loader
 from megaent.data.tables import arrow_rows, parquet_rows, zstd_stream
 from megaent.errors import DataError
@@ -27,6 +28,7 @@ Placed = tuple[str, object]
 """A row, and where it stands: "FILE line 3"."""
 
 _SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".parquet", ".arrow", ".gz", ".zst")
+_OF_ROWS = frozenset((*QUESTIONS, *PROMPTS))
 _LONGEST_FIELD = 2**24  # characters of a field in a CSV file
 
 
@@ -221,12 +223,14 @@ def _is_list_of_rows(value: object) -> bool:
 
 
 def _rows_inside(value: object) -> list | None:
-    """Of ``{"data": [{…}, …]}``: its one list of objects, where nothing beside it looks like a question."""
-    if not isinstance(value, dict):
+    """Of ``{"data": [{…}, …]}``: its one list of objects, where nothing in it looks like a question."""
+    if not isinstance(value, dict) or any(str(name).lower() in _OF_ROWS for name in value):
         return None
     lists = [entry for entry in value.values() if isinstance(entry, list) and entry]
     others = [entry for entry in value.values() if not isinstance(entry, list)]
-    is_rows = len(lists) == 1 and all(isinstance(row, dict) and "role" not in row for row in lists[0])
+    is_rows = len(lists) == 1 and all(
+        isinstance(row, dict) and "role" not in row and "from" not in row for row in lists[0]
+    )
     is_row = any(isinstance(entry, str) and len(entry) > 200 for entry in others)
     return lists[0] if is_rows and not is_row else None
 

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 from megaent.answers.key import read_key
 from megaent.data.choices import choices_of, chosen_letter, with_choices
+from megaent.data.turns import Turn, turns_of, unfolded, with_system
 from megaent.errors import DataError
-
-Turn = tuple[str, str]
-"""Role (system, user or assistant) and text."""
 
 QUESTIONS = ("question", "problem", "query", "instruction")
 PROMPTS = ("prompt", "input", "messages", "conversations", "conversation")
@@ -31,11 +29,15 @@ ANSWERS = (
     "target",
     "answerKey",
 )
+LAST_ANSWERS = ("label", "correct", "correct_option")
+"""Names that say less: of slime, OpenRLHF and AQuA; read where no other column holds the answer."""
+BACKGROUND = ("context", "passage", "body")
+"""What a question is about, where a column of its own holds it: SVAMP, LogiQA."""
+SEEN = ("image", "images", "video", "videos", "audio", "audios")
+"""What a model of text cannot be shown."""
 LONGEST_LABEL = 60  # characters
 LABELS = ("subject", "type", "category", "topic", "domain", "level", "difficulty", "source")
 WORKED = ("solution", "output", "response", "completion")
-
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,9 @@ def read_form(row: object, *, question_key: str = "", answer_key: str = "") -> A
         row = {"messages": row}
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object or a list of turns, got {type(row).__name__}")
+    _refuse_what_is_seen(row)
     asked, question = _question(row, question_key)
-    answered, answer, turns = _answer(row, answer_key, _turns(asked, question))
+    answered, answer, turns = _answer(row, answer_key, with_system(row, turns_of(asked, question)))
     options = choices_of(row)
     if options:
         answer = chosen_letter(answer, options)
@@ -65,12 +68,32 @@ def read_form(row: object, *, question_key: str = "", answer_key: str = "") -> A
 # ---------------------------------------------------------------- the question
 
 
+def _refuse_what_is_seen(row: Mapping[str, object]) -> None:
+    for name, value in _present(row, SEEN):
+        raise DataError(
+            f"the row shows something ({name}={value!r:.40}) that a text model does not see; leave out the "
+            "row, or the column where the question does without it"
+        )
+
+
 def _question(row: Mapping[str, object], key: str) -> tuple[str, object]:
-    """The column and what it holds."""
-    name, value = (key, named(row, key, "data.question_key")) if key else _find_question(row)
+    """The columns that were read and what they hold."""
+    if key:
+        return key, unfolded(named(row, key, "data.question_key"))
+    name, value = _find_question(row)
+    value = unfolded(value)
     if name.lower() == "instruction" and isinstance(row.get("input"), str) and row["input"]:
         value = f"{value}\n{row['input']}"
-    return name, value
+    return _with_background(row, name, value)
+
+
+def _with_background(row: Mapping[str, object], name: str, question: object) -> tuple[str, object]:
+    """The text that the question is about stands before it, unless the question repeats it."""
+    found = [(other, text) for other, text in _present(row, BACKGROUND) if isinstance(text, str)]
+    if not found or not isinstance(question, str) or found[0][1].strip() in question:
+        return name, question
+    other, text = found[0]
+    return f"{other}, {name}", f"{text.strip()}\n\n{question}"
 
 
 def _find_question(row: Mapping[str, object]) -> tuple[str, object]:
@@ -91,34 +114,6 @@ def _find_question(row: Mapping[str, object]) -> tuple[str, object]:
     return found[0]
 
 
-def _turns(name: str, value: object) -> tuple[Turn, ...]:
-    """One user turn of a text; the turns of a list."""
-    if isinstance(value, str) and value.strip():
-        return (("user", _characters(value.strip())),)
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        return tuple(_turn(entry) for entry in value)
-    raise DataError(f"the question must be text, or a list of turns, got {name}={value!r:.80}")
-
-
-def _turn(entry: object) -> Turn:
-    if isinstance(entry, dict):
-        role = _ROLES.get(str(entry.get("role", entry.get("from"))))
-        text = entry.get("content", entry.get("value"))
-        if isinstance(text, dict):  # ORZ keeps the answer in the assistant's turn
-            text = text.get("ground_truth", "")
-        if role is not None and (isinstance(text, str) or role == "assistant"):
-            return role, _characters(text if isinstance(text, str) else "")
-    raise DataError(
-        f"a turn must be {{'role': system, user or assistant, 'content': text}}, got {entry!r:.80}"
-    )
-
-
-def _characters(text: str) -> str:
-    if any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise DataError("the question holds half of a surrogate pair, which is no character; mend the row")
-    return text
-
-
 # ---------------------------------------------------------------- the answer
 
 
@@ -134,6 +129,7 @@ def _answer(
     if key:
         return key, decoded(named(row, key, "data.answer_key")), asked
     found = _present(row, ANSWERS) or _ground_truth(row) or _present(row, WORKED)
+    found = found or _present(row, LAST_ANSWERS)
     if not found and len(asked) < len(turns) and turns[len(asked)][1]:
         found = [("the assistant's turn", turns[len(asked)][1])]
     if not found:
@@ -168,10 +164,11 @@ def _require_one(found: Sequence[tuple[str, object]]) -> None:
 
 
 def _no_answer(row: Mapping[str, object]) -> tuple[str, object, tuple[Turn, ...]]:
-    for name, value in _empty(row, (*ANSWERS, *WORKED)):
+    names = (*ANSWERS, *WORKED, *LAST_ANSWERS)
+    for name, value in _empty(row, names):
         return name, value, (("user", "?"),)  # read_key says what is wrong with it
     raise DataError(
-        f"expected the key {' or '.join((*ANSWERS, *WORKED))}, got {', '.join(map(str, row)) or 'no keys'}; "
+        f"expected the key {' or '.join(names)}, got {', '.join(map(str, row)) or 'no keys'}; "
         "name the key by data.answer_key"
     )
 
@@ -222,12 +219,23 @@ def _lookup(row: Mapping[str, object], key: str) -> object:
         return row[key]
     value: object = row
     for part in key.split("."):
+        value = _object(value)
         if isinstance(value, Mapping) and part in value:
             value = value[part]
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
         else:
             return None
+    return value
+
+
+def _object(value: object) -> object:
+    """An object or a list that a column holds as JSON text."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
     return value
 
 

@@ -11,19 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megaent.data.files import require_source, sets_in
 from megaent.data.grading import GradedOptions
-from megaent.data.mixture import MixedPrompts
 from megaent.data.prompt_text import PromptText
 from megaent.data.rows import LeftOut, Row, names, read_rows, summary, without_conflicts
 from megaent.data.task import Task
+from megaent.data.turns import Turn
 from megaent.data.weights import read_weights, shares_of
 from megaent.errors import DataError, ModelError
 from megaent.model_folder.tokenizer import Tokenizer, load_tokenizer
 from megaent.options import MISSING, require
 from megaent.randomness import draw_seed
 from megaent.types import Prompt
+
+if TYPE_CHECKING:
+    from megaent.data.mixture import MixedPrompts
 
 _BOXED = "Reason step by step and put the final answer in \\boxed{}."
 _INSTRUCTIONS = {"code": "Write the whole program in Python, in one block between ```python and ```."}
@@ -107,6 +111,8 @@ def load_jsonl(config: JsonlOptions, model_path: Path, *, max_prompt_tokens: int
 
 def _mixed(config: JsonlOptions, train: Sequence[Prompt]) -> MixedPrompts:
     """Raises DataError where the weights name other sets than there are."""
+    from megaent.data.mixture import MixedPrompts
+
     sets: dict[str, list[Prompt]] = {name: [] for name in sets_in(config.path)}
     for prompt in train:
         sets[dict(prompt.labels)["set"]].append(prompt)
@@ -145,7 +151,7 @@ class Writer:
 
     def prompt(self, row: Row, name: str, left_out: LeftOut) -> Prompt | None:
         """None, and added to ``left_out``, where it does not fit. Raises ModelError of the template."""
-        turns = row.turns if row.is_chat else self._instructed(row.question)
+        turns = row.turns if row.is_chat else self._instructed(row.turns)
         try:
             text = self._text.of(turns)
         except ModelError as error:
@@ -164,9 +170,10 @@ class Writer:
             "rollout.max_new_tokens"
         )
 
-    def _instructed(self, question: str) -> tuple[tuple[str, str], ...]:
+    def _instructed(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
         """A question with the instruction; turns that a row brought say themselves what is wanted."""
-        return (("user", "\n".join(filter(None, [question, self._config.asked_for]))),)
+        *before, (role, question) = turns
+        return (*before, (role, "\n".join(filter(None, [question, self._config.asked_for]))))
 
 
 # ---------------------------------------------------------------- splits

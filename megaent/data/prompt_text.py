@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 
-from megaent.data.forms import Turn
+from megaent.data.turns import Turn
 from megaent.errors import DataError
 from megaent.model_folder.template import ChatTemplate
 from megaent.model_folder.tokenizer import Tokenizer

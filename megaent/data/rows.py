@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from megaent.answers.key import read_key
 from megaent.data.files import read_source
-from megaent.data.forms import Turn, labels_of, read_form
+from megaent.data.forms import labels_of, read_form
+from megaent.data.turns import Turn
 from megaent.errors import DataError
 
 log = logging.getLogger(__name__)

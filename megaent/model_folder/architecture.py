@@ -81,18 +81,22 @@ class Architecture:
         return {name: value for name, value in found.items() if unusual.get(name, True)}
 
 
+def _way_to_a_folder(folder: Path) -> str:
+    if (folder / "adapter_config.json").is_file():
+        return "it is an adapter: merge it into its model first"
+    if not folder.exists() and not folder.parent.exists():  # Qwen/Qwen2.5-0.5B, a name of the hub
+        name = f"{folder.parent.name}/{folder.name}"
+        return f"models are not fetched: `hf download {name} --local-dir {folder.name}` makes one"
+    return "./scripts/get_smollm2 makes one"
+
+
 def read_config(folder: Path) -> Fields:
     """config.json of a folder whose model_type is supported. Raises ModelError."""
     file = folder / "config.json"
     if not file.is_file():
-        adapter = (folder / "adapter_config.json").is_file()
         raise ModelError(
             f"model.path must be a Hugging Face folder with a config.json, got {str(folder)!r}; "
-            + (
-                "it is an adapter: merge it into its model first"
-                if adapter
-                else "./scripts/get_smollm2 makes one"
-            )
+            + _way_to_a_folder(folder)
         )
     config = read_fields(file)
     family = config.get("model_type")

@@ -18,6 +18,8 @@ from megaent.model_folder.tokenizer import Tokenizer
 
 _OPENED = re.compile(r"<(\w+)>\s*\Z")  # <think> at the end of a prompt, not <|im_start|>assistant
 
+_SAID = "This one."
+
 
 class ChatTemplate:
     """``date`` is what the template's clock shows, at midnight."""
@@ -38,10 +40,12 @@ class ChatTemplate:
             raise self._refused(reason, question) from error
         if not all(_holds(text, said) for role, said in turns if role == "user"):
             raise self._refused("does not write the question into the prompt", question)
+        if not all(_holds(text, said) for role, said in turns if role == "system"):
+            raise self._refused("leaves the system's turn out of the prompt")
         return text
 
-    def _refused(self, reason: str, question: str) -> ModelError:
-        if self._takes_parts(question):
+    def _refused(self, reason: str, question: str = "") -> ModelError:
+        if question and self._takes_parts(question):
             reason = "takes a message as a list of parts (images and text), and a question here is text"
         return ModelError(
             f"the chat template of {self._tokenizer.folder} {reason}; mend it (chat_template.jinja, or "
@@ -57,22 +61,38 @@ class ChatTemplate:
     def notes(self, prompt: str) -> tuple[str, ...]:
         """What of a rendered prompt its reader should know, in sentences."""
         opened = _OPENED.search(prompt)
-        day = self._now.date().isoformat()
+        day, turn = self._now.date().isoformat(), self._unended_turn()
         found = (
             (
                 opened,
                 f"the chat template opens {opened and opened.group()!r} itself, so responses begin inside it",
             ),
+            (
+                turn,
+                f"the chat template closes an answer with {turn!r}, at which responses do not end; "
+                "where the model learnt to write it, add its id to eos_token_id in generation_config.json",
+            ),
             (self.reads_clock, f"the chat template writes the date; this run keeps {day} (data.date)"),
         )
         return tuple(sentence for is_so, sentence in found if is_so)
 
-    def _render(self, turns: Sequence[tuple[str, Any]]) -> str:
+    def _unended_turn(self) -> str:
+        """The token that the template puts after an answer, where it ends no response; else ""."""
+        try:
+            text = self._render([("user", "Which?"), ("assistant", _SAID)], is_asked=False)
+        except Exception:  # it writes no answers
+            return ""
+        after = self._tokenizer.encode_rendered(text.rpartition(_SAID)[2].lstrip())
+        added = self._tokenizer.added_ids
+        is_mark = bool(after) and after[0] in added and after[0] not in self._tokenizer.end_ids
+        return self._tokenizer.spell(after[:1]) if is_mark else ""
+
+    def _render(self, turns: Sequence[tuple[str, Any]], *, is_asked: bool = True) -> str:
         with self._clock():
             return str(
                 self._tokenizer.hf.apply_chat_template(
                     [{"role": role, "content": content} for role, content in turns],
-                    add_generation_prompt=True,
+                    add_generation_prompt=is_asked,
                     tokenize=False,
                 )
             )

@@ -55,6 +55,11 @@ class Tokenizer:
             self.hf.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         )
 
+    @cached_property
+    def added_ids(self) -> frozenset[int]:
+        """Of tokens beside the vocabulary proper: special ones, and marks such as ``</think>``."""
+        return frozenset(self.hf.added_tokens_decoder)
+
     def newline_ids(self) -> tuple[int, ...]:
         """Every token whose text contains a newline."""
         return tuple(i for i in range(len(self.hf)) if "\n" in self.hf.decode([i]))

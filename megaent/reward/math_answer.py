@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from megaent.answers.boxes import LONGEST_ANSWER
 from megaent.answers.compare import canonical, equal
 from megaent.answers.copied import is_copied
 from megaent.answers.find import find_answer
-from megaent.answers.key import LONGEST_ANSWER
 from megaent.answers.notation import rewrite
 from megaent.reward.checker_pool import CheckerPool, Verdict
 from megaent.types import Grade, Group

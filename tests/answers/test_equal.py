@@ -122,6 +122,83 @@ CASES: dict[str, tuple[str, str]] = {
     "2^{1009}": (r"2\cdot 2^{1008}", "2^{1008} | 2^{1010}"),
     "I(0)": ("I(0)", "0 | I(1)"),
     r"4913 \text{ and } 5832": ("5832, 4913", "5832"),
+    # Sets and intervals, as they are written in other schools.
+    "(0,1)": (
+        r"]0,1[ | ]0;1[ | 0<x<1 | \{x \mid 0<x<1\} | \{x\in\mathbb{R} : 0<x<1\}",
+        r"[0,1[ | ]0,1] | \{x \mid 0\le x<1\} | \{0,1\} | \{x \mid y<1\}",
+    ),
+    "[0,1)": ("[0,1[", "]0,1] | ]0,1["),
+    r"(-\infty,0)\cup(1,\infty)": (
+        r"]-\infty,0[\cup]1,+\infty[ | x<0 \text{ or } x>1",
+        r"]-\infty,0]\cup]1,\infty[",
+    ),
+    r"\{t \mid t>1\}": (r"t>1 | (1,\infty) | \{t|1<t\}", r"t\ge 1 | 1 | (1,2) | \{1\}"),
+    r"\mathbb{R}\setminus\{1,2\}": (
+        r"(-\infty,1)\cup(1,2)\cup(2,\infty) | \mathbb{R}-\{2,1\} | \mathbb R\backslash\{1,2\}",
+        r"\mathbb{R} | \mathbb{R}\setminus\{1\} | (-\infty,1)\cup(2,\infty) | \{1,2\}",
+    ),
+    r"x \ne 2": (
+        r"\mathbb{R}\setminus\{2\} | (-\infty,2)\cup(2,\infty)",
+        r"2 | x \ne 3 | \mathbb{R}\setminus\{3\}",
+    ),
+    r"\{1,3\}\cup\{2,3\}": (r"\{1,2,3\} | 1,2,3", r"\{1,3\} | \{1,2,3,4\}"),
+    r"\{6,7\}": (r"\{7,6,6\}", r"\{6\} | 6, 6, 7"),
+    "16, 3, 1, 1": (r"\{16,3,1,1\} | 1, 1, 3, 16", "16, 3, 1"),
+    "(1,2,3)": (
+        "x=1,y=2,z=3 | x=1, y=2 \\text{ and } z=3",
+        "x=1,y=3,z=2 | y=1,x=2,z=3 | x=1,x=2,x=3 | a=1,2,3",
+    ),
+    "x=1, y=2": ("(1,2) | y=2, x=1", "(2,1) | x=2, y=1"),
+    r"(2k, 2k+1), k \in \mathbb{Z}": (
+        r"(2k,2k+1)\ (k\in\mathbb{Z})",
+        r"(2k,2k+2)\ (k\in\mathbb{Z}) | (2k,2k+1)",
+    ),
+    # What a name may be, and an equation in one letter.
+    "19": (r"|AB| = 19 | P(X>2) = 19 | AB = 19 | f(3)=19", r"|x| = 19 | 2x = 38 | P(19) | |AB|"),
+    "x^2+2x+1=0": ("(x+1)^2=0 | 2x^2+4x+2=0", "x^2+2x=0 | x = 1 | x+1 = 1 | y^2+2y+1=0"),
+    # Numbers that words, dots and angles make.
+    "2500000": (
+        r"2.5\text{ million} | 2.5 million | 2,500\text{ thousand}",
+        r"2.5 | 25\text{ million} | 2.5\text{ billion}",
+    ),
+    r"3\text{ million}": (
+        r"3,000,000 | 3\text{ million dollars} | \$3\text{ million}",
+        r"3 | \$3 | 3\text{ billion}",
+    ),
+    r"\$3\text{ million}": (r"\$3,000,000 | 3000000 | \$3\text{ million dollars}", r"\$3 | 3"),
+    r"\frac{1}{6}": (r"0.1666\ldots | 0.1666... | 0.16666\dots", r"0.1666 | 0.16\ldots | 0.1777\ldots"),
+    r"\frac{1}{7}": (r"0.142857142857\ldots", r"0.142857 | 0.142857\ldots"),
+    r"\cos 20^\circ": (r"\cos\frac{\pi}{9} | \cos(20^\circ)", r"\cos 20 | 20^\circ | \sin 20^\circ"),
+    r"\frac{1+\sqrt{5}}{2}": (r"2\cos 36^\circ", r"2\cos 36 | 2\sin 36^\circ"),
+    r"\binom{10}{3}": (
+        r"{10 \choose 3} | C(10,3) | C_{10}^{3} | ^{10}C_3 | _{10}C_{3} | 120",
+        r"C(10,4) | C_3^{10} | {3 \choose 10}",
+    ),
+    # Units.
+    "9.8 m/s^2": (
+        r"9.8 | 9.8\text{ m/s}^2 | 9.8\ \mathrm{m\,s^{-2}} | 980\text{ cm/s}^2",
+        r"9.8 m/s | 9.8\text{ m} | 98 m/s^2",
+    ),
+    "3 m/n": (r"\frac{3m}{n}", "3 | m/n"),
+    r"4\,\Omega": (r"4 | 4\ \Omega | 4\text{ ohms}", r"4\,k\Omega | 40\,\Omega"),
+    r"100\,^\circ\mathrm{C}": (
+        "100\u00b0C | 100 | 100^\\circ C | 100\\text{ degrees Celsius}",
+        r"100^\circ F | 10^\circ C",
+    ),
+    "\u20ac5": ("5 | 5\u20ac | 5\\text{ euros} | \u20ac5.00", "\\$5 | \u00a35 | 50"),
+    "\u20b9500": ("500 | Rs. 500 | Rs 500 | 500 rupees", "\\$500 | \u20b950"),
+    "75\u00a2": ("75 | \\$0.75 | 75\\text{ cents}", "\\$75 | 7.5"),
+    "O(n^2)": (r"\mathcal{O}(n^2)", r"O(n) | n^2 | \Theta(n^2)"),
+    "C": (
+        r"\text{Option C} | (C) | \text{Answer: (C)} | \text{the answer is C}",
+        r"\text{Option D} | \text{Option}",
+    ),
+    # Numbers that cannot be written down.
+    r"\frac{1}{2004!}": (r"\frac{1}{2004!}", r"\frac{1}{2006!} | 0 | 2004!"),
+    "2^{1000000}": ("2^{1000000}", "2^{1000001} | 4^{1000000}"),
+    r"\frac{1}{3^{100000}}": (r"\frac{1}{3^{100000}}", r"\frac{1}{3^{100001}} | 0"),
+    r"\binom{5000}{2500}": (r"\binom{5000}{2500}", r"\binom{5000}{2499}"),
+    r"\sqrt{3000!}": (r"\sqrt{3000!}", r"\sqrt{2999!}"),
 }
 
 
@@ -144,6 +221,8 @@ def test_the_question_says_what_may_be_left_to_it() -> None:
     assert equal("5", "5\\%", question="How many of them are odd?") is False
     assert equal("52", "52_8", question="Write 42 in base 8.") is True
     assert equal("52", "52_8") is False
+    assert equal("5", "5\\text{ million}", question="How many million people live there?") is True
+    assert equal("5", "5\\text{ million}", question="How many people live there?") is False
 
 
 def test_a_value_beyond_all_writing_equals_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,13 @@ def test_a_box_says_the_answer(response: str, answer: str) -> None:
         ("$42$", "42"),
         ("So $\\frac{1}{2}$ is the final answer.", "\\frac{1}{2}"),
         ("42", "42"),
+        ("<think>6</think>\n<answer> 5 </answer>", "5"),
+        ("\\boxed{6} <answer>5</answer>", "5"),
+        ("<answer>4</answer> <answer>\n5\n</answer>\n", "5"),
+        ("<answer>$\\frac{1}{2}$</answer>", "$\\frac{1}{2}$"),
+        ("<answer>Add them: \\boxed{5}</answer>", "5"),
+        ("<answer>The answer is 5.</answer>", "5"),
+        ("<answer>Monday</answer>", "Monday"),
     ],
 )
 def test_without_a_box_the_answer_is_what_the_text_states(response: str, answer: str) -> None:
@@ -99,6 +106,10 @@ def test_without_a_box_the_answer_is_what_the_text_states(response: str, answer:
         "$\\boxed{5}$ is not the answer.",
         "\\boxed{5} was a guess, but the answer is 6.",
         "<think>The answer is 5",
+        "<answer>5",
+        "<answer></answer>",
+        "<answer>5</answer> wait, that is wrong",
+        "<answer>Add 2 and 3.\nThen 5 and 6.</answer>",
         "<think>\\boxed{5}</think>I do not know.",
     ],
 )

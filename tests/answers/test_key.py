@@ -19,6 +19,11 @@ from megaent.answers.key import read_key
         ("Adding gives $\\boxed{7}$.\n\n#### Remark\nThe same works for n > 3.", "7"),
         ("So \\(\\boxed{2}\\) or \\(\\boxed{-2}\\).", "2, -2"),
         ("\\boxed{1}, which is wrong. The right one: \\boxed{3}", "3"),
+        ("Two and three make five.\nThus the answer is $5$.", "5"),
+        ("Thus the answer is 5.", "5"),
+        ("word " * 20 + "The answer is: \\frac{1}{2}", "\\frac{1}{2}"),
+        ("All options are correct", "All options are correct"),
+        ("\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}", "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}"),
         (1e-7, "1e-07"),
         (27.0, "27"),
         (-0.5, "-0.5"),
@@ -59,6 +64,28 @@ def test_a_note_that_there_is_no_answer_is_no_key(value: str) -> None:
 def test_what_is_no_number_is_no_key(value: float) -> None:
     with pytest.raises(ValueError, match="no number"):
         read_key(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "5\n\nBecause 2 + 3",
+        "Add them. Therefore 5 apples.",
+        "word " * 20 + "The answer is",
+        "word " * 20 + "5",
+    ],
+)
+def test_an_explanation_that_states_nothing_is_no_key(value: str) -> None:
+    with pytest.raises(ValueError, match=r"marks no final answer; mark it by"):
+        read_key(value)
+
+
+def test_an_object_is_no_key() -> None:
+    with pytest.raises(ValueError, match=r"an object with target; name one by data\.answer_key"):
+        read_key({"target": ["5"]})
+    with pytest.raises(ValueError, match="a JSON object"):
+        read_key('{"inputs": ["1"], "outputs": ["2"]}')
+    assert read_key('{"a", "b"}') == '{"a", "b"}'
 
 
 def test_half_a_character_is_no_key() -> None:

@@ -101,7 +101,7 @@ def test_a_value_for_a_group_of_options_is_refused_with_their_names(word: str, m
 
 
 def test_an_option_within_options_is_known_by_its_name() -> None:
-    with pytest.raises(ConfigError, match="did you mean granularity"):
+    with pytest.raises(ConfigError, match=r"did you mean model\.recompute\.granularity"):
         compose_config(["experiment=demo", "model.recompute.granulrity=full"])
 
 
@@ -110,3 +110,37 @@ def test_a_group_stays_a_list_where_an_option_has_its_name() -> None:
     assert "method" in {item.name for item in fields(RecomputeOptions)}
     text = compose_config(["experiment=demo", "method=[kl_cov,less]"])[1]
     assert set(yaml.safe_load(text)["method"]) == {"kl_cov", "less"}
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lr=1e-5", "no configuration key 'lr'; did you mean optim.lr?"),
+        (
+            "trainer.max_new_tokens=5",
+            "no configuration key 'trainer.max_new_tokens'; did you mean rollout.max_new",
+        ),
+        ("rollout.prompt_per_step=4", "did you mean rollout.prompts_per_step"),
+        ("method.clip_hi=0.2", "did you mean method.clip_high"),
+        ("+lr=1e-5", "no configuration key 'lr'; did you mean optim.lr?"),
+        ("+rollout.n=8", "no configuration key 'rollout.n'"),
+        (
+            "+optim.weigth_decay=0.1",
+            "no configuration key 'optim.weigth_decay'; did you mean optim.weight_decay?",
+        ),
+        ("--steps=5", "'--steps=5' is no override; write steps=5"),
+        ("--steps", "'--steps' is no override; write KEY=VALUE"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused_with_the_whole_name_of_the_nearest(
+    word: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compose_config(["experiment=demo", word])
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    config, _ = compose_config(["data.path=~/questions.jsonl", "model.path=~/model", "run.dir=~"])
+    assert (config.data.path, config.model.path) == ("/somewhere/questions.jsonl", "/somewhere/model")
+    assert config.run.dir == "/somewhere"

@@ -65,6 +65,13 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+ONE_ROW = [
+    {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "5"}]},
+    {"question": "Q", "choices": [{"label": "A", "text": "x"}, {"label": "B", "text": "y"}]},
+    {"messages": [{"role": "user", "content": "Q"}], "label": "5"},
+]
+
+
 def rows_of(path: Path) -> list:
     return [row for _, row in read_objects(path)]
 
@@ -140,3 +147,10 @@ def test_a_path_without_data_says_what_would_be(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"set data\.path to a \.jsonl, \.json, \.csv or \.parquet file"):
         data_files(path)
+
+
+@pytest.mark.parametrize("row", ONE_ROW, ids=lambda row: next(iter(row)))
+def test_a_file_of_one_row_with_a_list_inside_is_that_row(tmp_path: Path, row: dict) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps(row))
+    assert rows_of(path) == [row]

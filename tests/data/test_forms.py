@@ -19,7 +19,7 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 # name -> (row, who says what, key)
 LETTERED = [("user", "Q\n(A) x\n(B) y")]
 
-FORMS: dict[str, tuple[Any, list[tuple[str, str]], str]] = {
+FORMS: dict[str, tuple[Any, list[tuple[str, str]] | None, str]] = {
     "GSM8K": ({"question": "Q", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"}, [("user", "Q")], "2"),
     "MATH": (
         {"problem": "Q", "level": "Level 5", "type": "Algebra", "solution": "So \\boxed{\\frac12}."},
@@ -122,6 +122,77 @@ FORMS: dict[str, tuple[Any, list[tuple[str, str]], str]] = {
         LETTERED,
         "A",
     ),
+    "ARC, numbered": (
+        {"question": "Q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"},
+        LETTERED,
+        "A",
+    ),
+    "choices with a label each": (
+        {
+            "question": "Q",
+            "choices": [{"label": "1", "text": "x"}, {"label": "2", "text": "y"}],
+            "answerKey": "2",
+        },
+        LETTERED,
+        "B",
+    ),
+    "AQuA": ({"question": "Q", "options": ["A)x", "B)y"], "rationale": "…", "correct": "B"}, LETTERED, "B"),
+    "choices that say their letters": (
+        {"question": "Q", "options": ["A. x", "B. y"], "answer": "B. y"},
+        LETTERED,
+        "B",
+    ),
+    "choices as JSON text": ({"question": "Q", "choices": '["x", "y"]', "answer": "B"}, LETTERED, "B"),
+    "CMMLU": ({"Question": "Q", "A": "x", "B": "y", "Answer": "B"}, LETTERED, "B"),
+    "MedMCQA": ({"question": "Q", "opa": "x", "opb": "y", "label": 0}, LETTERED, "A"),
+    "numbered columns": ({"question": "Q", "option1": "x", "option2": "y", "answer": "1"}, LETTERED, "A"),
+    "slime": ({"messages": [USER], "label": "5"}, [("user", "Halve one.")], "5"),
+    "OpenRLHF": ({"input": "Q", "label": 5}, [("user", "Q")], "5"),
+    "turns as JSON text": (
+        {"prompt": json.dumps([SYSTEM, USER]), "reward_model": json.dumps({"ground_truth": "5"})},
+        [("system", "Be brief."), ("user", "Halve one.")],
+        "5",
+    ),
+    "text that begins as JSON does": ({"question": "[{1}, 2] has what length?", "answer": 2}, None, "2"),
+    "parts of text": (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}]}], "answer": "5"},
+        [("user", "Q")],
+        "5",
+    ),
+    "ShareGPT": (
+        {
+            "system": "Be brief.",
+            "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "\\boxed{5}"}],
+        },
+        [("system", "Be brief."), ("user", "Q")],
+        "5",
+    ),
+    "a system prompt of its own": (
+        {"system_prompt": "Be brief.", "question": "Q", "answer": "5"},
+        [("system", "Be brief."), ("user", "Q")],
+        "5",
+    ),
+    "two system prompts": (
+        {"system": "Never mind.", "messages": [SYSTEM, USER], "answer": "5"},
+        [("system", "Be brief."), ("user", "Halve one.")],
+        "5",
+    ),
+    "SVAMP": (
+        {"Body": "Two of three.", "Question": "How many?", "Answer": 1.0},
+        [("user", "Two of three.\n\nHow many?")],
+        "1",
+    ),
+    "LogiQA": (
+        {"context": "Text.", "query": "Q", "options": ["x", "y"], "correct_option": 1},
+        [("user", "Text.\n\nQ\n(A) x\n(B) y")],
+        "B",
+    ),
+    "a passage that the question holds": (
+        {"passage": "Text.", "question": "Text. What?", "answer": "5"},
+        [("user", "Text. What?")],
+        "5",
+    ),
+    "no picture": ({"question": "Q", "image": "", "images": [], "answer": "5"}, [("user", "Q")], "5"),
 }
 
 
@@ -129,7 +200,7 @@ FORMS: dict[str, tuple[Any, list[tuple[str, str]], str]] = {
 def test_published_forms_are_read_without_being_told(name: str) -> None:
     row, turns, key = FORMS[name]
     asked = read_form(row)
-    assert list(asked.turns) == turns
+    assert list(asked.turns) == (turns or [("user", row["question"])])
     assert read_key(asked.answer) == key
 
 
@@ -155,6 +226,11 @@ def test_keys_reach_into_other_columns() -> None:
         ({"question": "half \ud835", "answer": "1"}, "half of a surrogate pair"),
         ({"messages": [{"role": "robot", "content": "x"}], "answer": "1"}, "a turn must be"),
         ({"messages": [{"role": "assistant", "content": "x"}], "answer": "1"}, "hold no user's question"),
+        ({"question": "A", "choices": {"text": ["x"], "label": ["A", "B"]}, "answer": "A"}, "a label each"),
+        ({"question": "A", "choices": "['x', 'y']", "answer": "A"}, "a list of 2 to 26 texts"),
+        ({"question": "A", "images": ["x.png"], "answer": "1"}, r"shows something \(images="),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}], "answer": "1"}, "a turn must be"),
+        ({"prompt": str([USER]), "answer": "1"}, r"as Python prints them, .*; write them as JSON"),
     ],
 )
 def test_what_fits_no_way_or_two_is_refused(row: Any, message: str | None) -> None:
@@ -172,7 +248,7 @@ def test_the_same_answer_in_two_columns_is_one() -> None:
 def test_the_table_of_forms_is_what_is_read(repository: Path) -> None:
     page = (repository / "docs" / "tasks.md").read_text()
     rows = re.findall(r"^\| [^|]+ \| `([\[{].*[\]}])` \| `([^`]+)` \|$", page, re.MULTILINE)
-    assert len(rows) == 12
+    assert len(rows) == 17
     for row, key in rows:
         asked = read_form(json.loads(row))
         assert read_key(asked.answer) == key

@@ -24,8 +24,13 @@ CLOCK = LLAMA + "Today Date: {{ d }}\n" + OPEN
 MACRO = "{% macro day() %}{{ strftime_now('%A') }}{% endmacro %}{{ day() }}\n" + OPEN
 
 
-def template(folder: Path, text: object, *, day: datetime.date = DAY) -> ChatTemplate:
-    tokenizer = load_tokenizer(save(folder))
+TURN_ENDS = {"eos_token_id": [257, 259]}  # </s> and <|turn|>
+
+
+def template(
+    folder: Path, text: object, *, day: datetime.date = DAY, generation: object = TURN_ENDS
+) -> ChatTemplate:
+    tokenizer = load_tokenizer(save(folder, generation=generation))
     tokenizer.hf.chat_template = text
     return ChatTemplate(tokenizer, day)
 
@@ -65,6 +70,33 @@ def test_a_template_that_opens_the_thinking_is_followed_and_told(tmp_path: Path)
     assert prompt.endswith("<s>assistant\n<think>\n")
     [note] = chat.notes(prompt)
     assert "opens '<think>" in note
+
+
+@pytest.mark.parametrize(
+    ("text", "generation", "told"),
+    [
+        (OPEN, TURN_ENDS, ""),
+        (OPEN, None, "<|turn|>"),
+        (OPEN.replace("<|turn|>", "</s>"), None, ""),
+        (OPEN.replace("<|turn|>", "\n<|end|>"), None, "<|end|>"),
+        (OPEN.replace("<|turn|>", "\n\n"), None, ""),
+        ("{% if messages[1] is defined %}{{ raise_exception('one turn') }}{% endif %}" + OPEN, None, ""),
+    ],
+)
+def test_a_turn_that_ends_where_no_response_does_is_told(
+    tmp_path: Path, text: str, generation: object, told: str
+) -> None:
+    chat = template(tmp_path, text, generation=generation)
+    notes = [note for note in chat.notes(chat.render([("user", "q")])) if "closes an answer" in note]
+    assert len(notes) == bool(told)
+    assert all(repr(told) in note and "generation_config.json" in note for note in notes)
+
+
+def test_a_template_that_leaves_the_system_out_is_refused(tmp_path: Path) -> None:
+    chat = template(tmp_path, OPEN.replace("in messages", "in messages if m.role != 'system'"))
+    assert chat.render([("user", "q")]) == "<s>user\nq<|turn|><s>assistant\n"
+    with pytest.raises(ModelError, match="leaves the system's turn out"):
+        chat.render([("system", "Be brief."), ("user", "q")])
 
 
 PARTS = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"

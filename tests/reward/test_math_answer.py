@@ -206,7 +206,7 @@ def documented(repository: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 def test_the_table_of_answers_is_what_is_paid(reward: Reward, repository: Path) -> None:
     rows = list(documented(repository))
-    assert len(rows) == 17
+    assert len(rows) == 22
     for key, right, wrong in rows:
         grades = grade(reward, read_key(key), *(f"So \\boxed{{{answer}}}." for answer in right + wrong))
         paid = [each.correct for each in grades]

@@ -89,7 +89,7 @@ MISTAKES = {
     "unknown_key": Mistake(
         words=(*DEMO_RUN, "rollout.prompts_per_stp=4"),
         code=2,
-        says=("no configuration key 'rollout.prompts_per_stp'; did you mean prompts_per_step",),
+        says=("no configuration key 'rollout.prompts_per_stp'; did you mean rollout.prompts_per_step",),
     ),
     "wrong_type": Mistake(words=(*DEMO_RUN, "steps=many"), code=2, says=("steps", "'many'", "Integer")),
     "heads_not_divided": Mistake(
