@@ -113,7 +113,7 @@ def read_objects(file: Path) -> Iterator[Placed]:
             else:
                 yield from _text_rows(file, stream)
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} must be UTF-8 text: {error}") from error
+        raise DataError(f"{file} must be UTF-8 text: {error}; write it again as UTF-8") from error
     except (OSError, EOFError) as error:
         cause = getattr(error, "strerror", None) or error
         raise DataError(f"{file} cannot be read: {cause}; copy it again, or name another") from error

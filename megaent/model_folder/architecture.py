@@ -84,9 +84,9 @@ class Architecture:
 def _way_to_a_folder(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
         return "it is an adapter: merge it into its model first"
-    if not folder.exists() and not folder.parent.exists():  # Qwen/Qwen2.5-0.5B, a name of the hub
+    if not folder.parent.exists():
         name = f"{folder.parent.name}/{folder.name}"
-        return f"models are not fetched: `hf download {name} --local-dir {folder.name}` makes one"
+        return f"for the hub's {name}, run `hf download {name} --local-dir {folder.name}` first"
     return "./scripts/get_smollm2 makes one"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from support.real_shapes import REAL, save_shape
 
 from megaent.errors import ModelError
+from megaent.model_folder.architecture import read_config
 from megaent.model_folder.contents import check_weights
 from megaent.model_folder.stored import INDEX, SINGLE, stored_tensors
 
@@ -318,3 +320,18 @@ def test_a_damaged_index_is_named(untied: Path, text: str) -> None:
     shard(untied)
     (untied / INDEX).write_text(text)
     assert str(untied / INDEX) in refusal(untied)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Qwen/Qwen2.5-0.5B", "run `hf download Qwen/Qwen2.5-0.5B --local-dir Qwen2.5-0.5B` first"),
+        ("nowhere", "get_smollm2 makes one"),
+        ("adapter", "it is an adapter: merge it into its model first"),
+    ],
+)
+def test_what_is_no_model_folder_is_refused_with_the_way_to_one(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=re.escape(says)):
+        read_config(tmp_path / name)
