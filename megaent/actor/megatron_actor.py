@@ -19,7 +19,6 @@ from torch import Tensor
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.drift import Drift
-from megaent.actor.expert_load import expert_load
 from megaent.actor.finite import check_finite, check_statistics
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.kept_graphs import KeptGraphs, graph_bytes_per_token
@@ -31,6 +30,7 @@ from megaent.actor.microbatch import (
     pack_length,
     split_microbatches,
 )
+from megaent.actor.mixture import mixture
 from megaent.actor.model import build_model, transformer_config
 from megaent.actor.optimizer import (
     AdamOptions,
@@ -42,9 +42,10 @@ from megaent.actor.optimizer import (
 from megaent.actor.parallel import ContextParallel, Layout
 from megaent.actor.precision import Precision, length_multiple
 from megaent.actor.recompute import RecomputeOptions
+from megaent.actor.reference_policy import ReferencePolicy
+from megaent.actor.router_options import RouterOptions
 from megaent.actor.state import load_state, save_state
 from megaent.actor.work import work_of
-from megaent.errors import ConfigError
 from megaent.experience.balance import imbalance
 from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.contents import check_weights
@@ -63,6 +64,7 @@ class ActorOptions:
     dtype: str = "float32"
     implementation: str = "local"  # local | transformer_engine
     recompute: RecomputeOptions = field(default_factory=RecomputeOptions)
+    router: RouterOptions = field(default_factory=RouterOptions)
     microbatch_tokens: int = 8192
     share_prompts: bool = False
     kept_graphs_gib: float = 0.0
@@ -78,6 +80,11 @@ class MegatronActor:
         self.architecture: Architecture = read_architecture(folder)
         layout.sizes.check_model(self.architecture)
         options.recompute.check(self.architecture, layout.sizes, options.implementation)
+        options.router.check(
+            has_experts=self.architecture.experts is not None,
+            sizes=layout.sizes,
+            recompute=options.recompute,
+        )
         self.config = transformer_config(
             self.architecture,
             layout.sizes,
@@ -98,7 +105,7 @@ class MegatronActor:
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
         self._drift = Drift(self.models, self.config, options.precision)
-        self._load = expert_load(self.models, self.architecture, layout)
+        self._mixture = mixture(self.models, self.architecture, options.router, layout)
         for model in self.models:
             model.to(layout.device)
         self.load_folder(folder)
@@ -111,8 +118,7 @@ class MegatronActor:
         self.optimizer_steps = 0
         self._owners = piece_owners(self.models, self.architecture, layout)
         self._folder = folder
-        self._reference: list[Tensor] | None = None
-        self.reference_digest: str | None = None  # of the reference policy's weight files
+        self._reference = ReferencePolicy(self.models)
 
     @property
     def vocab_size(self) -> int:
@@ -138,11 +144,11 @@ class MegatronActor:
         first, *others = self._packs_of_minibatches(batch)
         packs = [pack for packs in (first, *others) for pack in packs]
         if with_reference:
-            with _Swapped(self.models, self._reference_weights()):
+            with self._reference.in_place():
                 batch = replace(batch, log_prob_ref=self._statistics(batch, packs, temperature)[0])
         # Last, and under weights that stay: its graphs may serve the first optimizer step.
         self._kept.expect(batch, temperature, first)
-        with self._load.counted():
+        with self._mixture.counted():
             log_prob, entropy, *nucleus = self._statistics(batch, packs, temperature, check, nucleus_p)
         found = {"log_prob_old": log_prob, "entropy": entropy}
         return replace(batch, nucleus_entropy=nucleus[0] if nucleus else None, **found)
@@ -216,6 +222,7 @@ class MegatronActor:
         minibatch_S = _minibatch_of_responses(batch, terms)
         norms, lr, rounds = [], 0.0, []
         cost = WorkOfPacks(batch, self.work)
+        self._mixture.begin_update(terms.minibatch, num_minibatches)
         for number in range(num_minibatches):
             mine = [response for response, value in enumerate(minibatch_S) if value == number]
             packs = self._packs(batch, mine)
@@ -225,6 +232,7 @@ class MegatronActor:
             packs += [[]] * (count - len(packs))
             rounds.append([cost(pack) for pack in packs])
             lr = set_learning_rate(self.optimizer, self.adam, self.optimizer_steps)
+            self._mixture.begin_minibatch(number)
             norms.append(self._optimizer_step(batch, packs, forward_step))
             self.optimizer_steps += 1
         metrics = self._reduce(sums)
@@ -234,7 +242,7 @@ class MegatronActor:
             "lr": lr,
             "optimizer/steps": float(len(norms)),
             "balance/microbatches": float(self.layout.max(torch.tensor(imbalance(rounds)))),
-            **self._load.metrics(),
+            **self._mixture.metrics(),
         }
 
     def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: Callable) -> float:
@@ -350,47 +358,23 @@ class MegatronActor:
         with open_weights(folder) as read:
             load_weights(self.models, self.architecture, self.layout, read)
 
+    @property
+    def reference_digest(self) -> str | None:
+        return self._reference.digest
+
     def keep_reference(self, folder: Path | None = None) -> None:
         """Take the present weights as the reference policy's, copied to the CPU. A collective.
 
         ``folder`` holds the same weights, by default the one that the actor started from;
         ``reference_digest`` then identifies the reference by its files.
         """
-        self._reference = [p.detach().to("cpu", copy=True) for m in self.models for p in m.parameters()]
         digest = weights_digest(folder or self._folder) if self.layout.rank == 0 else None
-        self.reference_digest = self.layout.from_rank_0(digest)
+        self._reference.keep(self.layout.from_rank_0(digest))
 
     def reset_optimizer(self) -> None:
         """Forget the moments and start the learning rate's warm-up anew; the weights stay."""
         reset_state(self.optimizer)
         self.optimizer_steps = 0
-
-    def _reference_weights(self) -> list[Tensor]:
-        if self._reference is None:
-            raise ConfigError(
-                "a reference policy was asked for, but none was kept; call keep_reference first"
-            )
-        return self._reference
-
-
-class _Swapped:
-    """Other weights in the same model for the length of a ``with`` block."""
-
-    def __init__(self, models: list, weights: list[Tensor]) -> None:
-        self._parameters = [parameter for model in models for parameter in model.parameters()]
-        self._weights = weights
-
-    @torch.no_grad()
-    def __enter__(self) -> None:
-        self._own = [parameter.detach().clone() for parameter in self._parameters]
-        for parameter, weight in zip(self._parameters, self._weights, strict=True):
-            parameter.copy_(weight)
-
-    @torch.no_grad()
-    def __exit__(self, *_: object) -> None:
-        for parameter, weight in zip(self._parameters, self._own, strict=True):
-            parameter.copy_(weight)
-        del self._own
 
 
 def _minibatch_of_responses(batch: Experience, terms: TokenTerms) -> list[int]:
