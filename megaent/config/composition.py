@@ -128,10 +128,6 @@ def check_experts(config: TrainConfig, model: Divisible) -> None:
         f"model.implementation={config.model.implementation} has no experts here yet: their grouped products "
         "are not converted; set model.implementation=local",
     )
-    require(
-        config.rollout.name != "sglang",
-        "rollout=sglang was not seen to take the weights of experts; set rollout=embedded",
-    )
 
 
 def check_run(config: TrainConfig) -> None:
