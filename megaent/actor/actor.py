@@ -122,7 +122,10 @@ class Actor(Protocol):
 
     # ------------------------------------------------------------ the reference policy
 
-    reference_digest: str | None  # of its weight files; None where none is kept
+    @property
+    def reference_digest(self) -> str | None:
+        """Of its weight files; None where none is kept."""
+        ...
 
     def keep_reference(self, folder: Path | None = None) -> None:
         """Take the present weights, which ``folder`` holds too, as the reference policy's."""

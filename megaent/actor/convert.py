@@ -117,11 +117,11 @@ def from_shards(piece: Piece, shards: list[Tensor], architecture: Architecture) 
     if piece.kind == "whole":
         return (shards[0],)
     if piece.kind == "row":
-        return (torch.cat(shards, dim=1),)
+        return (_joined(shards, dim=1),)
     if piece.kind == "gate_up":
         halves = [shard.chunk(2) for shard in shards]
-        return tuple(torch.cat([half[i] for half in halves]) for i in range(2))
-    joined = torch.cat(shards)
+        return tuple(_joined([half[i] for half in halves]) for i in range(2))
+    joined = _joined(shards)
     if piece.kind == "vocab":
         return (joined[: architecture.vocab_size],)
     assert piece.kind == "qkv", f"unknown kind {piece.kind!r}"
@@ -129,6 +129,11 @@ def from_shards(piece: Piece, shards: list[Tensor], architecture: Architecture) 
     queries = architecture.num_heads // architecture.num_kv_heads * width
     by_head = joined.unflatten(0, (architecture.num_kv_heads, queries + 2 * width))
     return tuple(part.flatten(0, 1) for part in by_head.split([queries, width, width], dim=1))
+
+
+def _joined(shards: list[Tensor], dim: int = 0) -> Tensor:
+    """One shard is not copied."""
+    return shards[0] if len(shards) == 1 else torch.cat(shards, dim)
 
 
 # ---------------------------------------------------------------- this rank's model
@@ -237,14 +242,17 @@ def named_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     """Every Hugging Face tensor, whole, on every rank, one piece at a time. A collective.
 
-    The stage that owns a piece gathers it over its tensor ranks and sends it along the pipeline.
+    The stage that owns a piece gathers it over its tensor ranks and sends it along the pipeline. Nothing of a
+    piece is held here once its last tensor was given out.
     """
     parameters = local_parameters(models, layout)
     for piece in pieces(architecture):
         parameter = _lookup(parameters, piece.parameter)
         holder = _expert_holder(piece, architecture, layout)
-        shards = _whole(piece, parameter, owners[piece.parameter], layout, holder=holder)
-        yield from zip(piece.hf_names, from_shards(piece, shards, architecture), strict=True)
+        owner = owners[piece.parameter]
+        whole = [*from_shards(piece, _whole(piece, parameter, owner, layout, holder=holder), architecture)]
+        for name in piece.hf_names:
+            yield name, whole.pop(0)
 
 
 def _tensor_group(piece: Piece, layout: Layout) -> ProcessGroup:

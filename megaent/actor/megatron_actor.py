@@ -19,7 +19,6 @@ from torch import Tensor
 from megaent.actor.canary import require_agreement
 from megaent.actor.convert import load_weights, named_weights, piece_owners
 from megaent.actor.drift import Drift
-from megaent.actor.expert_load import expert_load
 from megaent.actor.finite import check_finite, check_statistics
 from megaent.actor.forward_step import MetricSums, scoring_step, training_step
 from megaent.actor.kept_graphs import KeptGraphs, graph_bytes_per_token
@@ -32,6 +31,7 @@ from megaent.actor.microbatch import (
     pack_length,
     split_microbatches,
 )
+from megaent.actor.mixture import mixture
 from megaent.actor.model import build_model, transformer_config
 from megaent.actor.optimizer import (
     AdamOptions,
@@ -43,10 +43,10 @@ from megaent.actor.optimizer import (
 from megaent.actor.parallel import ContextParallel, Layout
 from megaent.actor.precision import Precision, length_multiple
 from megaent.actor.recompute import RecomputeOptions
+from megaent.actor.reference_policy import ReferencePolicy
+from megaent.actor.router_options import RouterOptions
 from megaent.actor.state import load_state, save_state
-from megaent.actor.swapped import Swapped
 from megaent.actor.work import work_of
-from megaent.errors import ConfigError
 from megaent.experience.balance import imbalance
 from megaent.model_folder.architecture import Architecture, read_architecture
 from megaent.model_folder.contents import check_weights
@@ -65,6 +65,7 @@ class ActorOptions:
     dtype: str = "float32"
     implementation: str = "local"  # local | transformer_engine
     recompute: RecomputeOptions = field(default_factory=RecomputeOptions)
+    router: RouterOptions = field(default_factory=RouterOptions)
     microbatch_tokens: int = 8192
     share_prompts: bool = False
     kept_graphs_gib: float = 0.0
@@ -80,6 +81,11 @@ class MegatronActor:
         self.architecture: Architecture = read_architecture(folder)
         layout.sizes.check_model(self.architecture)
         options.recompute.check(self.architecture, layout.sizes, options.implementation)
+        options.router.check(
+            has_experts=self.architecture.experts is not None,
+            sizes=layout.sizes,
+            recompute=options.recompute,
+        )
         self.config = transformer_config(
             self.architecture,
             layout.sizes,
@@ -100,7 +106,7 @@ class MegatronActor:
         stages = [None] if layout.sizes.vpp is None else list(range(layout.sizes.vpp))
         self.models = [build_model(self.architecture, self.config, vp_stage=stage) for stage in stages]
         self._drift = Drift(self.models, self.config, options.precision)
-        self._load = expert_load(self.models, self.architecture, layout)
+        self._mixture = mixture(self.models, self.architecture, options.router, layout)
         for model in self.models:
             model.to(layout.device)
         self.load_folder(folder)
@@ -113,8 +119,7 @@ class MegatronActor:
         self.optimizer_steps = 0
         self._owners = piece_owners(self.models, self.architecture, layout)
         self._folder = folder
-        self._reference: list[Tensor] | None = None
-        self.reference_digest: str | None = None  # of the reference policy's weight files
+        self._reference = ReferencePolicy(self.models)
 
     @property
     def vocab_size(self) -> int:
@@ -140,11 +145,11 @@ class MegatronActor:
         first, *others = self._packs_of_minibatches(batch)
         packs = [pack for packs in (first, *others) for pack in packs]
         if with_reference:
-            with Swapped(self.models, self._reference_weights()):
+            with self._reference.in_place():
                 batch = replace(batch, log_prob_ref=self._statistics(batch, packs, temperature)[0])
         # Last, and under weights that stay: its graphs may serve the first optimizer step.
         self._kept.expect(batch, temperature, first)
-        with self._load.counted():
+        with self._mixture.counted():
             log_prob, entropy, *nucleus = self._statistics(batch, packs, temperature, check, nucleus_p)
         found = {"log_prob_old": log_prob, "entropy": entropy}
         return replace(batch, nucleus_entropy=nucleus[0] if nucleus else None, **found)
@@ -208,12 +213,14 @@ class MegatronActor:
         forward_step = self._training_step(batch, terms, loss, sums, temperature)
         norms, lr, rounds = [], 0.0, []
         cost = WorkOfPacks(batch, self.work)
+        self._mixture.begin_update(terms.minibatch, num_minibatches)
         for number in range(num_minibatches):
             packs = self._packs_to_learn(batch, terms, number)
             if not packs:
                 continue
             rounds.append([cost(pack) for pack in packs])
             lr = set_learning_rate(self.optimizer, self.adam, self.optimizer_steps)
+            self._mixture.begin_minibatch(number)
             norms.append(self._optimizer_step(batch, packs, forward_step))
             self.optimizer_steps += 1
         metrics = self._reduce(sums)
@@ -223,17 +230,18 @@ class MegatronActor:
             "lr": lr,
             "optimizer/steps": float(len(norms)),
             "balance/microbatches": float(self.layout.max(torch.tensor(imbalance(rounds)))),
-            **self._load.metrics(),
+            **self._mixture.metrics(),
         }
 
     def gradient_norm(self, batch: Experience, terms: TokenTerms, loss: Loss, *, temperature: float) -> float:
         """L2 norm of what ``loss`` alone would teach in the first minibatch, unclipped; nothing is learnt."""
         self._kept.forget()
-        unread = MetricSums(self.layout.device)
         packs = self._packs_to_learn(batch, terms, 0)
         if not packs:
             return 0.0
-        self._backward(batch, packs, self._training_step(batch, terms, loss, unread, temperature))
+        forward_step = self._training_step(batch, terms, loss, MetricSums(self.layout.device), temperature)
+        with self._mixture.without_losses():
+            self._backward(batch, packs, forward_step)
         self.optimizer.prepare_grads()
         return float(self.optimizer.get_grad_norm())
 
@@ -374,24 +382,20 @@ class MegatronActor:
         with open_weights(folder) as read:
             load_weights(self.models, self.architecture, self.layout, read)
 
+    @property
+    def reference_digest(self) -> str | None:
+        return self._reference.digest
+
     def keep_reference(self, folder: Path | None = None) -> None:
         """Take the present weights as the reference policy's, copied to the CPU. A collective.
 
         ``folder`` holds the same weights, by default the one that the actor started from;
         ``reference_digest`` then identifies the reference by its files.
         """
-        self._reference = [p.detach().to("cpu", copy=True) for m in self.models for p in m.parameters()]
         digest = weights_digest(folder or self._folder) if self.layout.rank == 0 else None
-        self.reference_digest = self.layout.from_rank_0(digest)
+        self._reference.keep(self.layout.from_rank_0(digest))
 
     def reset_optimizer(self) -> None:
         """Forget the moments and start the learning rate's warm-up anew; the weights stay."""
         reset_state(self.optimizer)
         self.optimizer_steps = 0
-
-    def _reference_weights(self) -> list[Tensor]:
-        if self._reference is None:
-            raise ConfigError(
-                "a reference policy was asked for, but none was kept; call keep_reference first"
-            )
-        return self._reference

@@ -27,6 +27,7 @@ from megaent.actor.canary import disagreement
 from megaent.actor.precision import Precision, megatron_options
 from megaent.actor.recompute import RecomputeOptions
 from megaent.actor.rotary import Angles, inverse_frequencies, softmax_scale
+from megaent.actor.router import with_our_router
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError
 from megaent.model_folder.architecture import Architecture
@@ -220,6 +221,8 @@ def layer_spec(architecture: Architecture, implementation: str) -> ModuleSpec:
     layer, attention = spec.submodules, spec.submodules.self_attention.submodules
     layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
     attention.core_attention = PackedAttention
+    if architecture.experts:
+        layer.mlp = with_our_router(layer.mlp)
     if architecture.qk_norm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
     return spec

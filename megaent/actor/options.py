@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from megaent.actor.recompute import RecomputeOptions
+from megaent.actor.router_options import RouterOptions
 from megaent.actor.sizes import Sizes
 from megaent.options import MISSING, require, require_positive
 
@@ -18,6 +19,7 @@ class ModelOptions:
     dtype: str = "float32"  # float32 | bfloat16 | float64 | auto: the faster of the first two here
     implementation: str = "local"  # local | transformer_engine
     recompute: RecomputeOptions = field(default_factory=RecomputeOptions)
+    router: RouterOptions = field(default_factory=RouterOptions)
 
     def __post_init__(self) -> None:
         require(

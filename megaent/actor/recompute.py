@@ -57,6 +57,11 @@ class RecomputeOptions:
                 f"model.recompute.granularity={owner}",
             )
 
+    @property
+    def includes_routers(self) -> bool:
+        """Of a mixture."""
+        return self.granularity == "full" or "moe" in (self.modules or [])
+
     def check(self, architecture: Architecture, sizes: Sizes, implementation: str) -> None:
         """Raises ConfigError for what this model, so built and divided, has not got.
 

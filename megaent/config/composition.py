@@ -131,16 +131,16 @@ def _require_finite(node: object, key: str = "") -> None:
 
 def check_experts(config: TrainConfig, model: Divisible) -> None:
     """What a mixture of experts cannot be trained with so far."""
-    if not getattr(model, "experts", None):
+    has_experts = bool(getattr(model, "experts", None))
+    config.model.router.check(
+        has_experts=has_experts, sizes=config.parallel.sizes, recompute=config.model.recompute
+    )
+    if not has_experts:
         return
     require(
         config.model.implementation == "local",
         f"model.implementation={config.model.implementation} has no experts here yet: their grouped products "
         "are not converted; set model.implementation=local",
-    )
-    require(
-        config.rollout.name != "sglang",
-        "rollout=sglang was not seen to take the weights of experts; set rollout=embedded",
     )
 
 

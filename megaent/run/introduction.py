@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from megaent.actor.router_options import RouterOptions
 from megaent.data.task import Task
 from megaent.model_folder.architecture import read_architecture
 from megaent.model_folder.contents import check_weights
@@ -14,12 +15,12 @@ _ENDS_SHOWN = 8
 _CHARACTERS_SHOWN = 2000
 
 
-def introduce(task: Task, folder: Path, console: Console) -> None:
-    """``folder`` is the model's, as the run was given it."""
+def introduce(task: Task, folder: Path, router: RouterOptions, console: Console) -> None:
+    """``folder`` is the model's, as the run was given it; ``router`` what its routers are to learn."""
     left_out = (f"left out of the model's files: {what}" for what in check_weights(folder))
     for line in (
         *left_out,
-        *mixture(folder),
+        *mixture(folder, router),
         f"responses end with {ends(task)}",
         *task.notes,
         "the first prompt (prompt.txt):",
@@ -31,14 +32,16 @@ def introduce(task: Task, folder: Path, console: Console) -> None:
     console.print("\n".join(f"  | {line}" for line in shown.split("\n")), markup=False, soft_wrap=True)
 
 
-def mixture(folder: Path) -> tuple[str, ...]:
+def mixture(folder: Path, router: RouterOptions) -> tuple[str, ...]:
     """What is not as it was in the model's pretraining; nothing for a dense model."""
     experts = read_architecture(folder).experts
     if experts is None:
         return ()
+    coefs = f"balance_coef={router.balance_coef:g} and z_coef={router.z_coef:g}"
+    beside = f"and from model.router.{coefs}" if router.is_used else f"alone (model.router.{coefs})"
     return (
-        f"{experts.count} experts a layer, {experts.chosen} a token; no auxiliary loss: "
-        "a router learns from the policy's loss alone",
+        f"{experts.count} experts a layer, {experts.chosen} a token; "
+        f"a router learns from the policy's loss {beside}",
     )
 
 

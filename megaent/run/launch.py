@@ -121,6 +121,7 @@ def build_actor(config: TrainConfig, folder: Path, layout: Layout) -> MegatronAc
             dtype=config.model.dtype,
             implementation=config.model.implementation,
             recompute=config.model.recompute,
+            router=config.model.router,
             microbatch_tokens=config.parallel.microbatch_tokens,
             kept_graphs_gib=config.parallel.kept_graphs_gib,
             precision=config.precision,

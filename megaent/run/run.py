@@ -69,7 +69,7 @@ def train(
     folder = model_folder(config.model, config.data, say=say, timeout_s=config.run.timeout_s)
     say("loading the tokenizer and the prompts")
     task, stream = load_prompts(config, folder)
-    introduce(task, folder, console)
+    introduce(task, folder, config.model.router, console)
     say(f"{len(task.train)} prompts to train on, {len(task.evaluation)} held out; building {folder}")
     layout = join(config)
     try:

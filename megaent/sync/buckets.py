@@ -79,11 +79,13 @@ class Bucketer:
                 specs, size = [], 0
             if spec.num_bytes > self.bucket_bytes:
                 yield Bucket((spec,), tensor.contiguous().view(-1).view(torch.uint8))
+                del tensor
                 continue
             if not specs:
                 buffer = self._next_buffer(tensor.device)
             specs.append(spec)
             buffer[size : size + spec.num_bytes].view(spec.dtype).view(spec.shape).copy_(tensor)
+            del tensor  # before the next one is gathered
             size += spec.num_bytes
         if specs:
             yield Bucket(tuple(specs), buffer[:size])

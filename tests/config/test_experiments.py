@@ -10,28 +10,36 @@ import pytest
 
 from megaent.config.composition import compose_config
 from megaent.methods import build_method
+from megaent.model_folder.experts import Experts
 from megaent.plan.shapes import find_shape
+from megaent.run.config import TrainConfig
 
-SIZES = {"1_5b": 8, "7b": 16, "14b": 32, "32b": 64}  # and their cards
+QWEN2_5 = {"qwen2_5_1_5b": 8, "qwen2_5_7b": 16, "qwen2_5_14b": 32, "qwen2_5_32b": 64}  # and their cards
 METHODS = ("grpo", "ceeh", "egrc", "sent", "less", "etr")
+RUNS = [(model, method, cards) for model, cards in QWEN2_5.items() for method in METHODS]
+RUNS.append(("qwen3_30b_a3b", "grpo", 32))
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", SIZES)
-def test_an_experiment_of_a_real_size_composes(size: str, method: str) -> None:
-    name = f"qwen2_5_{size}_{method}"
-    config, _ = compose_config([f"experiment={name}", "model.path=folder", "data.path=questions.jsonl"])
-    assert config.run.name == name
+def composed(name: str) -> TrainConfig:
+    return compose_config([f"experiment={name}", "model.path=folder", "data.path=questions.jsonl"])[0]
+
+
+@pytest.mark.parametrize(("model", "method", "cards"), RUNS)
+def test_an_experiment_of_a_real_size_composes(model: str, method: str, cards: int) -> None:
+    config = composed(f"{model}_{method}")
+    assert config.run.name == f"{model}_{method}"
     assert repr(config.method) == repr(build_method({method: {}}))
-    shape = find_shape(f"qwen2_5_{size}")
+    shape = find_shape(model)
     divided = SimpleNamespace(
         num_heads=shape.heads,
         num_kv_heads=shape.kv_heads,
         intermediate_size=shape.ffn,
         num_layers=shape.layers,
+        experts=Experts(count=shape.experts, chosen=8, normalised=True) if shape.experts else None,
     )
-    cards, sizes = SIZES[size], config.parallel.sizes
+    sizes = config.parallel.sizes
     sizes.check(divided, cards)
+    assert (sizes.ep > 1) == bool(shape.experts)
     assert config.rollout.prompts_per_step % (cards // sizes.model_parallel) == 0
     # A colocated server stands on the cards of one copy of the model.
     on_a_copy = config.rollout.servers * config.rollout.server_args["tp_size"]
@@ -39,14 +47,13 @@ def test_an_experiment_of_a_real_size_composes(size: str, method: str) -> None:
     assert config.rollout.max_new_tokens < config.parallel.microbatch_tokens
 
 
-def test_an_experiment_says_its_layout(repository: Path) -> None:
-    for size, cards in SIZES.items():
-        text = (repository / "configs" / "experiment" / f"qwen2_5_{size}_grpo.yaml").read_text()
-        config, _ = compose_config(
-            [f"experiment=qwen2_5_{size}_grpo", "model.path=folder", "data.path=questions.jsonl"]
-        )
-        sizes = config.parallel.sizes
-        said = re.search(r"on (\d+) H100 .*: TP(\d+) PP(\d+) CP(\d+) DP(\d+),", text)
-        assert said is not None
-        replicas = cards // sizes.model_parallel
-        assert tuple(map(int, said.groups())) == (cards, sizes.tp, sizes.pp, sizes.cp, replicas)
+@pytest.mark.parametrize(("model", "cards"), [*QWEN2_5.items(), ("qwen3_30b_a3b", 32)])
+def test_an_experiment_says_its_layout(repository: Path, model: str, cards: int) -> None:
+    text = (repository / "configs" / "experiment" / f"{model}_grpo.yaml").read_text()
+    sizes = composed(f"{model}_grpo").parallel.sizes
+    said = re.search(r"on (\d+) H100 .*: TP(\d+) PP(\d+) CP(\d+) DP(\d+),", text)
+    assert said is not None
+    replicas = cards // sizes.model_parallel
+    assert tuple(map(int, said.groups())) == (cards, sizes.tp, sizes.pp, sizes.cp, replicas)
+    over = re.search(r"experts over (\d+) cards", text)
+    assert sizes.ep == (1 if over is None else int(over[1]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.real_shapes import REAL
 
+from megaent.actor.router_options import RouterOptions
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError, ModelError
 from megaent.model_folder.architecture import Architecture, read_architecture
@@ -34,11 +35,15 @@ def test_both_families_say_how_many_and_how_they_are_weighed(tmp_path: Path) -> 
 
 def test_a_mixture_is_introduced_by_its_experts_and_a_dense_model_is_not(tmp_path: Path) -> None:
     read(tmp_path, "qwen3-moe")
-    assert mixture(tmp_path) == (
-        "4 experts a layer, 2 a token; no auxiliary loss: a router learns from the policy's loss alone",
+    (alone,) = mixture(tmp_path, RouterOptions())
+    assert alone == (
+        "4 experts a layer, 2 a token; a router learns from the policy's loss alone "
+        "(model.router.balance_coef=0 and z_coef=0)"
     )
+    (beside,) = mixture(tmp_path, RouterOptions(balance_coef=0.001))
+    assert beside.endswith("policy's loss and from model.router.balance_coef=0.001 and z_coef=0")
     read(tmp_path, "qwen3")
-    assert mixture(tmp_path) == ()
+    assert mixture(tmp_path, RouterOptions()) == ()
 
 
 def test_the_count_may_have_either_name(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.layouts import DEFAULT, GROUPS, LAYOUTS
+import torch
+from support.layouts import DEFAULT, EXPERT_LAYOUTS, GROUPS, LAYOUTS
+from support.plain_lm import PlainResponse
+from support.plain_router import RoutedModel
 from support.tiny_hf import save_tiny
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(400)]
@@ -23,26 +26,36 @@ HIDDEN_STATES = TOKENS * HIDDEN * WORD
 WORLDS = {
     1: ["dp"],
     2: ["dp", "dp_do", "tp2", "tp2_sp", "pp2", "cp2"],
-    4: ["dp", "dp_do"],
+    4: ["dp", "dp_do", "dp2_tp2_sp", "dp2_pp2", "dp2_cp2", "tp2_pp2_sp", "tp2_cp2_sp"],
     8: ["dp", "dp_do"],
 }
+MIXTURE = {
+    "family": "qwen3_moe", "tie": False, "head_dim": 16, "moe_intermediate_size": 48, "num_experts": 8,
+    "num_experts_per_tok": 3, "norm_topk_prob": False, "num_hidden_layers": 2,
+}  # fmt: skip
+MIXTURES = {2: ["ep2", "tp2_ep2", "tp2_etp2"], 4: ["ep4"]}
+MIXED_LAYERS, CHOSEN, EXPERTS = 2, 3, 8
+PAIR = HIDDEN * WORD + WORD  # bytes that go to an expert for each token: its hidden state and its weight
 REPLICAS = [(world, name) for world in (2, 4, 8) for name in ("dp", "dp_do")]
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
     root = tmp_path_factory.mktemp("collectives")
-    folder = save_tiny(root / "model", family="qwen2", tie=False)
-    common = {"holders": list(range(8)), "groups": STEP, "folder": str(folder)}
+    dense = save_tiny(root / "model", family="qwen2", tie=False)
+    mixture = save_tiny(root / "mixture", **MIXTURE)
+    layouts = LAYOUTS | EXPERT_LAYOUTS
+    common = {"holders": list(range(8)), "groups": STEP}
     jobs = {
         world: [
             common
             | {
                 "name": name,
-                "layout": DEFAULT | LAYOUTS.get(name, (0, {}))[1],
+                "folder": str(dense if name in names else mixture),
+                "layout": DEFAULT | layouts.get(name, (0, {}))[1],
                 "distributed_optimizer": name == "dp_do",
             }
-            for name in names
+            for name in [*names, *MIXTURES.get(world, [])]
         ]
         for world, names in WORLDS.items()
     }
@@ -135,3 +148,114 @@ def test_context_ranks_gather_keys_and_values(counted: dict[int, dict]) -> None:
     assert found["score"]["allgather_base"] == gathered
     assert found["update"]["allgather_base"] == found["update"]["reduce_scatter_base"] == gathered
     assert found["score"]["allreduce"] == [1, 3 * WORD * PREDICTED]
+
+
+# ---------------------------------------------------------------- layouts of two kinds
+
+
+def test_replicas_of_a_layout_count_their_own_tokens(counted: dict[int, dict]) -> None:
+    """The formulas of one replica hold with the tokens of its share, and its gradients travel once more."""
+    passes = 2 * LAYERS + 1
+    for name in ("dp2_tp2_sp", "dp2_pp2", "dp2_cp2"):
+        found = counted[4][name]
+        assert found["update"]["allreduce_coalesced"] == [1, WORD * found["parameters"]], name
+        assert found["read"] < TOKENS, name
+    found = counted[4]["dp2_tp2_sp"]
+    states = found["read"] * HIDDEN * WORD
+    assert found["score"]["allgather_base"] == [passes, passes * states]
+    assert found["score"]["reduce_scatter_base"] == [passes, passes * states]
+    assert found["update"]["allgather_base"] == [6 * LAYERS + 2, (6 * LAYERS + 2) * states]
+    assert found["update"]["reduce_scatter_base"] == [2 * passes, 2 * passes * states]
+    found = counted[4]["dp2_pp2"]
+    assert found["score"]["send"] == [2, 3 * 8 + found["read"] * HIDDEN * WORD]
+    count, size = counted[4]["dp2_cp2"]["score"]["allgather_base"]
+    assert (count, size % (2 * LAYERS * KEYS * WORD), size < 2 * LAYERS * PADDED * KEYS * WORD) == (
+        2 * LAYERS, 0, True
+    )  # fmt: skip
+
+
+def test_the_first_of_two_stages_has_the_gathers_of_its_layers(counted: dict[int, dict]) -> None:
+    """And those of the embedding; its ranks hand on their part of the sequence."""
+    found, layers = counted[4]["tp2_pp2_sp"], LAYERS // 2
+    assert found["score"]["allgather_base"] == [2 * layers, 2 * layers * HIDDEN_STATES]
+    assert found["score"]["reduce_scatter_base"] == [2 * layers + 1, (2 * layers + 1) * HIDDEN_STATES]
+    assert found["score"]["send"] == [2, 3 * 8 + HIDDEN_STATES // 2]
+    assert found["update"]["allgather_base"] == [6 * layers + 1, (6 * layers + 1) * HIDDEN_STATES]
+    assert found["update"]["reduce_scatter_base"] == [4 * layers + 1, (4 * layers + 1) * HIDDEN_STATES]
+
+
+def test_context_ranks_of_tensor_ranks_have_both_kinds_on_half_the_tokens_and_keys(
+    counted: dict[int, dict],
+) -> None:
+    found = counted[4]["tp2_cp2_sp"]
+    states, keys = PADDED // 2 * HIDDEN * WORD, PADDED * KEYS // 2 * WORD
+    of_keys, passes = 2 * LAYERS, 2 * LAYERS + 1
+    assert found["score"]["allgather_base"] == [passes + of_keys, passes * states + of_keys * keys]
+    assert found["score"]["reduce_scatter_base"] == [passes, passes * states]
+    gathers = 6 * LAYERS + 2
+    assert found["update"]["allgather_base"] == [gathers + of_keys, gathers * states + of_keys * keys]
+    assert found["update"]["reduce_scatter_base"] == [
+        2 * passes + of_keys,
+        2 * passes * states + of_keys * keys,
+    ]
+
+
+# ---------------------------------------------------------------- experts
+
+
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
+    """[L, E] of each layer and expert, the tokens of the step that go to it: every token that is read."""
+    model = RoutedModel.load(save_tiny(tmp_path_factory.mktemp("routed"), **MIXTURE), torch.float64)
+    count_LE = torch.zeros(MIXED_LAYERS, EXPERTS, dtype=torch.int64)
+    for group in STEP:
+        for tokens in group["responses"]:
+            whole = [*group["prompt"], *tokens]
+            response = PlainResponse(prompt=whole[:1], tokens=whole[1:], reward=0.0, group=0)
+            for layer, x_NE in enumerate(model.scores(response).detach()):
+                count_LE[layer] += torch.bincount(x_NE.topk(CHOSEN).indices.flatten(), minlength=EXPERTS)
+    assert int(count_LE.sum()) == MIXED_LAYERS * CHOSEN * TOKENS
+    return count_LE
+
+
+@pytest.mark.parametrize(("world", "name"), [(2, "ep2"), (2, "tp2_ep2"), (4, "ep4")])
+def test_each_token_goes_to_its_experts_and_back(
+    counted: dict[int, dict], routed: torch.Tensor, world: int, name: str
+) -> None:
+    """There with its weight, back without; a rank sends what it reads, gets what its experts are given."""
+    found = counted[world][name]
+    mine = found["read"] // (2 if name == "tp2_ep2" else 1)
+    to_rank_0_L = routed[:, : EXPERTS // world].sum(1).tolist()
+    rows = sum(max(mine * CHOSEN, received) for received in to_rank_0_L)
+    there_and_back = [3 * MIXED_LAYERS, rows * (PAIR + HIDDEN * WORD)]
+    assert found["score"]["alltoall_base"] == there_and_back
+    assert found["update"]["alltoall_base"] == [2 * value for value in there_and_back]
+
+
+@pytest.mark.parametrize(("world", "name"), [(2, "ep2"), (4, "ep4")])
+def test_expert_ranks_first_tell_how_many_come(counted: dict[int, dict], world: int, name: str) -> None:
+    found = counted[world][name]
+    told = [MIXED_LAYERS, MIXED_LAYERS * world * EXPERTS * 8]
+    assert found["score"]["allgather_base"] == found["update"]["allgather_base"] == told
+    load, packs = 8 * MIXED_LAYERS * EXPERTS, 8
+    assert found["score"]["allreduce"] == [2, load + packs]
+    assert found["update"]["allreduce_coalesced"] == [2, WORD * found["parameters"]]
+
+
+def test_a_layer_of_experts_leaves_sequence_parallel_to_its_attention(counted: dict[int, dict]) -> None:
+    found, passes, told = counted[2]["tp2_ep2"], MIXED_LAYERS + 1, MIXED_LAYERS * 2 * EXPERTS * 8
+    assert found["score"]["allgather_base"] == [passes + MIXED_LAYERS, passes * HIDDEN_STATES + told]
+    assert found["score"]["reduce_scatter_base"] == [passes, passes * HIDDEN_STATES]
+    gathers = 3 * MIXED_LAYERS + 2
+    assert found["update"]["allgather_base"] == [gathers + MIXED_LAYERS, gathers * HIDDEN_STATES + told]
+    assert found["update"]["reduce_scatter_base"] == [2 * passes, 2 * passes * HIDDEN_STATES]
+
+
+def test_parts_of_experts_are_all_given_every_token(counted: dict[int, dict]) -> None:
+    found, statistics = counted[2]["tp2_etp2"], 2 * 5 * WORD * PREDICTED
+    rows = TOKENS * CHOSEN
+    given, back = MIXED_LAYERS * rows * PAIR, MIXED_LAYERS * rows * HIDDEN * WORD
+    assert found["score"]["allgather"] == [1 + 2 * MIXED_LAYERS, statistics + given]
+    assert found["score"]["reduce_scatter"] == [MIXED_LAYERS, back]
+    assert found["update"]["allgather"] == [1 + 3 * MIXED_LAYERS, statistics + given + back]
+    assert found["update"]["reduce_scatter"] == [3 * MIXED_LAYERS, given + back]

@@ -21,6 +21,7 @@ from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout, init_parallel
 from megaent.actor.precision import PRECISIONS
 from megaent.actor.recompute import RecomputeOptions
+from megaent.actor.router_options import RouterOptions
 from megaent.actor.sizes import Sizes
 from megaent.experience.pack import assign_minibatches, pack
 from megaent.loop.dealing import deal_groups
@@ -77,6 +78,7 @@ def run(job: dict, layout: Layout) -> None:
             microbatch_tokens=job["microbatch_tokens"],
             share_prompts=job["share_prompts"],
             kept_graphs_gib=job["kept_graphs_gib"],
+            router=RouterOptions(**job.get("router", {})),
             recompute=RecomputeOptions(**job.get("recompute", {})),
             precision=PRECISIONS[job.get("precision", "full")](**job.get("precision_options", {})),
             distributed_optimizer=job.get("distributed_optimizer", False),

@@ -76,6 +76,8 @@ def run(job: dict) -> dict:
     counting("update", lambda: actor.update(scored, terms, method.loss, temperature=1.0, num_minibatches=1))
     counted["parameters"] = sum(p.numel() for model in actor.models for p in model.parameters())
     counted["tokens"] = batch.num_tokens
+    prompt_S = [len(batch.prompts[group].tokens) for group in batch.group.tolist()]
+    counted["read"] = sum(prompt_S) + batch.num_tokens - batch.num_responses
     parallel_state.destroy_model_parallel()
     return counted
 

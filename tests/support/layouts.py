@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from support.plain_lm import PlainModel, PlainResponse, PlainResult, plain_grpo
+from support.plain_lm import PlainExtra, PlainModel, PlainResponse, PlainResult, plain_grpo
 
 LAYOUTS = {
     "tp1": (1, {}),
@@ -132,7 +132,12 @@ def _environment() -> dict[str, str]:
 
 
 def reference(
-    folder: Path, precision: dict, *, groups: list[dict] = GROUPS, kind: type[PlainModel] = PlainModel
+    folder: Path,
+    precision: dict,
+    *,
+    groups: list[dict] = GROUPS,
+    kind: type[PlainModel] = PlainModel,
+    extra: PlainExtra | None = None,
 ) -> PlainResult:
     responses = [
         PlainResponse(prompt=group["prompt"], tokens=tokens, reward=reward, group=index)
@@ -150,6 +155,7 @@ def reference(
         lr=precision["lr"],
         eps=precision["eps"],
         clip_grad=precision["clip_grad"],
+        extra=extra,
     )
 
 

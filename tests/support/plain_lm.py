@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -67,7 +68,7 @@ class PlainModel:
 
     def _mixture(self, block: str, h: Tensor, names: tuple[str, str, str], *, is_normalised: bool) -> Tensor:
         """Every expert on every token, times its share where it is chosen and 0 elsewhere."""
-        share = (h @ self.weights[block + "gate.weight"].T).softmax(-1)
+        share = self._scores(block + "gate.weight", h).softmax(-1)
         least = share.topk(self.config["num_experts_per_tok"]).values[:, -1:]
         share = torch.where(share >= least, share, 0.0)
         if is_normalised:
@@ -77,6 +78,10 @@ class PlainModel:
             for expert in range(share.shape[1])
         ]
         return torch.stack(outs).sum(0)
+
+    def _scores(self, router: str, h: Tensor) -> Tensor:
+        """[positions, experts] of one layer."""
+        return h @ self.weights[router].T
 
     def _gated(self, prefix: str, h: Tensor, names: tuple[str, str, str]) -> Tensor:
         gate, up, down = (prefix + name for name in names)
@@ -121,6 +126,18 @@ class PlainModel:
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
+class PlainExtra(Protocol):
+    """A loss beside the policy's."""
+
+    def begin(self, model: Any, responses: list[PlainResponse]) -> None:
+        """With the old policy and the whole step, without gradients."""
+        ...
+
+    def loss(self, model: Any, responses: list[PlainResponse]) -> Tensor:
+        """Of one minibatch."""
+        ...
+
+
 @dataclass
 class PlainResult:
     log_prob: list[Tensor] = field(default_factory=list)  # per step, of the old policy, all responses joined
@@ -141,8 +158,12 @@ def plain_grpo(
     lr: float,
     eps: float,
     clip_grad: float,
+    extra: PlainExtra | None = None,
 ) -> PlainResult:
-    """``steps`` GRPO steps on the same responses: groups in order, token mean, clip 0.2, dual clip 3."""
+    """``steps`` GRPO steps on the same responses: groups in order, token mean, clip 0.2, dual clip 3.
+
+    The gradients of ``extra`` are added; the loss that is reported is the policy's.
+    """
     result = PlainResult()
     optimizer = torch.optim.AdamW(
         model.weights.values(), lr=lr, betas=(0.9, 0.999), eps=eps, weight_decay=0.0
@@ -152,6 +173,8 @@ def plain_grpo(
     for _ in range(steps):
         with torch.no_grad():
             old = [model.log_prob_entropy(response, temperature) for response in responses]
+            if extra is not None:
+                extra.begin(model, responses)
         result.log_prob.append(torch.cat([log_prob for log_prob, _ in old]))
         result.entropy.append(torch.cat([entropy for _, entropy in old]))
         loss_sum, norms = 0.0, []
@@ -167,7 +190,8 @@ def plain_grpo(
             for i in chosen:
                 ratio = (model.log_prob_entropy(responses[i], temperature)[0] - old[i][0]).exp()
                 total = total + _surrogate(ratio, advantages[i]).sum() / tokens
-            total.backward()
+            beside = 0.0 if extra is None else extra.loss(model, [responses[i] for i in chosen])
+            (total + beside).backward()
             result.gradients = {n: w.grad.clone() for n, w in model.weights.items() if w.grad is not None}
             norm = torch.sqrt(sum(g.double().square().sum() for g in result.gradients.values()))
             if clip_grad:

@@ -62,6 +62,59 @@ def test_parts_of_a_stack_in_another_order_are_a_defect(weights: Weights) -> Non
         watched("cpu", swapped)
 
 
+# ---------------------------------------------------------------- mixtures of experts
+
+ROLES = {"qwen3_moe": ("gate_proj", "up_proj", "down_proj"), "mixtral": ("w1", "w3", "w2")}
+BLOCKS = {"qwen3_moe": "mlp", "mixtral": "block_sparse_moe"}
+
+
+def experts(family: str, *, inner: int) -> dict[str, Tensor]:
+    """Two layers of three experts, as an actor streams them: gate, up and down of one after another."""
+    generator = torch.Generator().manual_seed(4)
+    shapes = ((inner, 16), (inner, 16), (16, inner))
+    made = {
+        f"model.layers.{layer}.{BLOCKS[family]}.experts.{expert}.{role}.weight": torch.randn(
+            shape, generator=generator
+        )
+        for layer in range(2)
+        for expert in range(3)
+        for role, shape in zip(ROLES[family], shapes, strict=True)
+    }
+    return made | {"model.norm.weight": torch.ones(16)}
+
+
+def sha(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("inner", [32, 40])
+@pytest.mark.parametrize("family", ROLES)
+def test_the_experts_of_a_layer_are_two_stacks(family: str, inner: int) -> None:
+    """As a server on a CPU keeps them, [E, 2, I, D] and [E, D, I], I filled up to a multiple of 32."""
+    weights = experts(family, inner=inner)
+    found = watched("cpu", weights)
+    filled = -(-inner // 32) * 32
+    for layer in range(2):
+        prefix = f"model.layers.{layer}.{BLOCKS[family]}.experts."
+        first, second = torch.zeros(3, 2, filled, 16), torch.zeros(3, 16, filled)
+        for expert in range(3):
+            gate, up, down = (weights[f"{prefix}{expert}.{role}.weight"] for role in ROLES[family])
+            first[expert, 0, :inner], first[expert, 1, :inner] = gate, up
+            second[expert, :, :inner] = down
+        assert found.expected[prefix + "w13_weight"] == sha(first)
+        assert found.expected[prefix + "w2_weight"] == sha(second)
+        assert found.sources[prefix + "w2_weight"][2] == f"{prefix}2.{ROLES[family][2]}.weight"
+    assert len(found.expected) == 5
+
+
+def test_experts_in_another_order_are_a_defect() -> None:
+    made = experts("qwen3_moe", inner=32)
+    with pytest.raises(
+        AssertionError, match=r"1\.gate_proj\.weight came as part 0 of expert 0 of w13_weight"
+    ):
+        watched("cpu", {name: made[name] for name in made if ".experts.0." not in name})
+
+
 # ---------------------------------------------------------------- the digest of a card
 
 MASK = 0xFFFFFFFF
