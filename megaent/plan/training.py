@@ -177,10 +177,13 @@ class LayerCost:
 
 
 def forward_seconds(machine: Machine, shape: Shape, layout: Layout, work: Work) -> float:
-    """One microbatch of scoring, all stages full: a layer's forward and the head's."""
+    """One microbatch of scoring, all stages full: a layer's forward and the head's, whose logits are written
+    and read again unless a tile of them is used at once."""
     layer = LayerCost(machine, shape, layout, work)
-    rows = layer.tokens
-    head = machine.gemm(rows, shape.padded_vocab / layout.tp, shape.hidden)
+    rows, columns = layer.tokens, shape.padded_vocab / layout.tp
+    head = machine.gemm(rows, columns, shape.hidden)
+    if work.head == "logits":
+        head += machine.traffic(rows * columns * machine.constants.head_bytes / 2)
     return shape.layers / layout.pp * layer.forward().total + head
 
 

@@ -16,7 +16,8 @@ from megaent.plan.lengths import Lengths
 from megaent.plan.machine import GIB, Machine
 from megaent.plan.memory import activation_bytes, train_memory
 from megaent.plan.shapes import SHAPES
-from megaent.plan.training import train_seconds
+from megaent.plan.step import file_seconds
+from megaent.plan.training import forward_seconds, train_seconds
 from megaent.plan.work import Work
 
 H100 = Machine(find_cluster("h100"), Constants())
@@ -92,10 +93,49 @@ def test_a_decode_step_reads_weights_and_cache_once() -> None:
 
 def test_few_requests_touch_few_experts_and_many_touch_all() -> None:
     shape = SHAPES["qwen3_30b_a3b"]
-    machine = Machine(H100.cluster, Constants(decode_overhead_s=0.0))
+    machine = Machine(H100.cluster, Constants(decode_overhead_s=0.0, expert_share=1.0))
     dense = replace(shape, experts=0, experts_per_token=0, ffn=8 * shape.ffn)
     assert decode_seconds(machine, shape, 1, 1, 0) == pytest.approx(decode_seconds(machine, dense, 1, 1, 0))
     assert decode_seconds(machine, shape, 1, 512, 0) > 5 * decode_seconds(machine, shape, 1, 1, 0)
+
+
+def test_experts_are_read_at_their_share_of_the_rate() -> None:
+    shape = SHAPES["mixtral_8x7b"]
+    slow, fast = (
+        Machine(H100.cluster, Constants(decode_memory_share=1.0, expert_share=share)) for share in (0.5, 1.0)
+    )
+    more = decode_seconds(slow, shape, 4, 64, 0) - decode_seconds(fast, shape, 4, 64, 0)
+    touched = 8 * (1 - 0.75**64)
+    assert more == pytest.approx(2 * 32 * touched * 3 * 4096 * 14336 / 4 / 3350e9)
+
+
+def test_an_engine_in_fp8_reads_half_the_weights_and_the_same_cache() -> None:
+    shape = SHAPES["qwen2_5_7b"]
+    machine = Machine(H100.cluster, Constants(decode_memory_share=1.0))
+    less = decode_seconds(machine, shape, 1, 16, 1000) - decode_seconds(
+        machine, shape, 1, 16, 1000, weight_bytes=1
+    )
+    weights = shape.layers * (shape.attention_matrices + shape.expert_matrices) + shape.hidden * shape.vocab
+    assert less == pytest.approx(weights / 3350e9)
+    half, whole = (Engines(cards=1, tp=1, memory=60 * GIB, weight_bytes=size) for size in (1, 2))
+    assert half.cached_tokens(shape) - whole.cached_tokens(shape) == pytest.approx(
+        shape.parameters / token_bytes(shape)
+    )
+
+
+def test_scoring_writes_and_reads_logits_where_they_exist() -> None:
+    shape, layout = SHAPES["qwen2_5_7b"], Layout(tp=2, sequence_parallel=True)
+    kept, tiled = (
+        forward_seconds(H100, shape, layout, Work(tokens=4096, context=4096, microbatches=1, head=head))
+        for head in ("logits", "fused")
+    )
+    moved = 4096 * shape.padded_vocab / 2 * H100.constants.head_bytes / 2
+    assert kept - tiled == pytest.approx(H100.traffic(moved))
+
+
+def test_weights_in_a_file_are_written_by_one_process() -> None:
+    machine = Machine(H100.cluster, Constants(file_gbps=2.0))
+    assert file_seconds(machine, SHAPES["qwen3_4b"]) == pytest.approx(SHAPES["qwen3_4b"].parameters / 1e9)
 
 
 def test_lengths_agree_with_draws() -> None:
