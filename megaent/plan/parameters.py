@@ -11,7 +11,7 @@ from megaent.plan.shape import Shape
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """``held`` parameters of a rank, which ``owners`` ranks hold alike: they add up its gradients, and may
-    share out its state. Experts have fewer owners, since expert ranks are taken from tensor and data ranks."""
+    share out its state. Experts have fewer: expert ranks are taken from tensor, context and data ranks."""
 
     held: int
     owners: int

@@ -39,7 +39,7 @@ def test_expert_ranks_are_searched_too() -> None:
     others = [found([*words, f"ep={ep}"]).candidates[0] for ep in (8, 16)]
     assert best.seconds <= min(other.seconds for other in others) * 1.0051
     assert best.layout in [other.layout for other in others]
-    with pytest.raises(ConfigError, match="EP4 DP16 .* lacks .* GiB a card"):
+    with pytest.raises(ConfigError, match=r"EP4 DP16 .* lacks .* GiB a card"):
         found([*words, "ep=4"])
     with pytest.raises(ConfigError, match="ep=3 does not divide the 128 experts"):
         found([*words, "tp=1", "ep=3"])
