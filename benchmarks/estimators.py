@@ -117,8 +117,8 @@ def marks(case: Case) -> list[int]:
     return [int(answer == "right") for answer in case]
 
 
-def taken(file: Path, name: str) -> Callable[..., Any]:
-    """One function, or method, out of an installed source, without its module's imports."""
+def taken(file: Path, name: str, **seen: object) -> Callable[..., Any]:
+    """One function, or method, out of an installed source, without its module's imports; it sees ``seen``."""
     nodes: list[ast.stmt] = ast.parse(file.read_text()).body
     for part in name.split("."):
         (node,) = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == part]
@@ -128,7 +128,7 @@ def taken(file: Path, name: str) -> Callable[..., Any]:
     import typing
 
     names = {"np": np, "math": math, "itertools": itertools, "defaultdict": defaultdict, **vars(typing)}
-    names |= {"Callable": Callable}
+    names |= {"Callable": Callable, **seen}
     exec(compile(ast.Module([node], []), str(file), "exec"), names)
     return names[name.split(".")[-1]]
 

@@ -100,6 +100,10 @@ class Actor(Protocol):
         num_minibatches: int,
     ) -> Metrics: ...
 
+    def gradient_norm(self, batch: Experience, terms: TokenTerms, loss: Loss, *, temperature: float) -> float:
+        """L2 norm of what ``loss`` alone would teach in the first minibatch, unclipped; nothing is learnt."""
+        ...
+
     def named_weights(self) -> Iterator[tuple[str, Tensor]]: ...
 
     # ------------------------------------------------------------ kept

@@ -28,6 +28,7 @@ from megaent.actor.microbatch import (
     PackRules,
     WorkOfPacks,
     build_microbatch,
+    minibatch_of_responses,
     pack_length,
     split_microbatches,
 )
@@ -43,6 +44,7 @@ from megaent.actor.parallel import ContextParallel, Layout
 from megaent.actor.precision import Precision, length_multiple
 from megaent.actor.recompute import RecomputeOptions
 from megaent.actor.state import load_state, save_state
+from megaent.actor.swapped import Swapped
 from megaent.actor.work import work_of
 from megaent.errors import ConfigError
 from megaent.experience.balance import imbalance
@@ -138,7 +140,7 @@ class MegatronActor:
         first, *others = self._packs_of_minibatches(batch)
         packs = [pack for packs in (first, *others) for pack in packs]
         if with_reference:
-            with _Swapped(self.models, self._reference_weights()):
+            with Swapped(self.models, self._reference_weights()):
                 batch = replace(batch, log_prob_ref=self._statistics(batch, packs, temperature)[0])
         # Last, and under weights that stay: its graphs may serve the first optimizer step.
         self._kept.expect(batch, temperature, first)
@@ -203,26 +205,13 @@ class MegatronActor:
         """
         self._kept.keep_only(batch, temperature)
         sums = MetricSums(self.layout.device)
-        forward_step = training_step(
-            batch,
-            terms,
-            loss,
-            sums,
-            kept=self._kept,
-            temperature=temperature,
-            context=ContextParallel(self.layout),
-            device=self.layout.device,
-        )
-        minibatch_S = _minibatch_of_responses(batch, terms)
+        forward_step = self._training_step(batch, terms, loss, sums, temperature)
         norms, lr, rounds = [], 0.0, []
         cost = WorkOfPacks(batch, self.work)
         for number in range(num_minibatches):
-            mine = [response for response, value in enumerate(minibatch_S) if value == number]
-            packs = self._packs(batch, mine)
-            count = self._agree(len(packs))
-            if count == 0:
+            packs = self._packs_to_learn(batch, terms, number)
+            if not packs:
                 continue
-            packs += [[]] * (count - len(packs))
             rounds.append([cost(pack) for pack in packs])
             lr = set_learning_rate(self.optimizer, self.adam, self.optimizer_steps)
             norms.append(self._optimizer_step(batch, packs, forward_step))
@@ -237,14 +226,49 @@ class MegatronActor:
             **self._load.metrics(),
         }
 
+    def gradient_norm(self, batch: Experience, terms: TokenTerms, loss: Loss, *, temperature: float) -> float:
+        """L2 norm of what ``loss`` alone would teach in the first minibatch, unclipped; nothing is learnt."""
+        self._kept.forget()
+        unread = MetricSums(self.layout.device)
+        packs = self._packs_to_learn(batch, terms, 0)
+        if not packs:
+            return 0.0
+        self._backward(batch, packs, self._training_step(batch, terms, loss, unread, temperature))
+        self.optimizer.prepare_grads()
+        return float(self.optimizer.get_grad_norm())
+
+    def _training_step(
+        self, batch: Experience, terms: TokenTerms, loss: Loss, sums: MetricSums, temperature: float
+    ) -> Callable:
+        return training_step(
+            batch,
+            terms,
+            loss,
+            sums,
+            kept=self._kept,
+            temperature=temperature,
+            context=ContextParallel(self.layout),
+            device=self.layout.device,
+        )
+
+    def _packs_to_learn(self, batch: Experience, terms: TokenTerms, number: int) -> list[list[int]]:
+        """Of a minibatch; as many on every replica, empty ones among them, and none where no one has any."""
+        minibatch_S = minibatch_of_responses(batch, terms)
+        packs = self._packs(batch, [response for response, of in enumerate(minibatch_S) if of == number])
+        return packs + [[]] * (self._agree(len(packs)) - len(packs))
+
     def _optimizer_step(self, batch: Experience, packs: list[list[int]], forward_step: Callable) -> float:
+        self._backward(batch, packs, forward_step)
+        outcome: Any = self.optimizer.step()  # (success, gradient norm, number of zeros)
+        return float(outcome[1])
+
+    def _backward(self, batch: Experience, packs: list[list[int]], forward_step: Callable) -> None:
+        """The gradient of the packs and nothing else, summed over replicas."""
         for chunk in self.chunks:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         self._run(batch, packs, forward_step, is_training=True)
         self._kept.forget()
-        outcome: Any = self.optimizer.step()  # (success, gradient norm, number of zeros)
-        return float(outcome[1])
 
     def _agree(self, num_packs: int) -> int:
         """Every replica runs as many microbatches as the one with most work."""
@@ -371,30 +395,3 @@ class MegatronActor:
                 "a reference policy was asked for, but none was kept; call keep_reference first"
             )
         return self._reference
-
-
-class _Swapped:
-    """Other weights in the same model for the length of a ``with`` block."""
-
-    def __init__(self, models: list, weights: list[Tensor]) -> None:
-        self._parameters = [parameter for model in models for parameter in model.parameters()]
-        self._weights = weights
-
-    @torch.no_grad()
-    def __enter__(self) -> None:
-        self._own = [parameter.detach().clone() for parameter in self._parameters]
-        for parameter, weight in zip(self._parameters, self._weights, strict=True):
-            parameter.copy_(weight)
-
-    @torch.no_grad()
-    def __exit__(self, *_: object) -> None:
-        for parameter, weight in zip(self._parameters, self._own, strict=True):
-            parameter.copy_(weight)
-        del self._own
-
-
-def _minibatch_of_responses(batch: Experience, terms: TokenTerms) -> list[int]:
-    """[S] read off the tokens; a response without tokens belongs to none."""
-    minibatch_S = torch.full((batch.num_responses,), -1, dtype=torch.int64)
-    minibatch_S[batch.owner.cpu()] = terms.minibatch.cpu()
-    return minibatch_S.tolist()

@@ -21,7 +21,7 @@ from megaent.actor.packed_causal import Tail, length_buckets
 from megaent.errors import ConfigError
 from megaent.experience.balance import partition
 from megaent.experience.work import Work
-from megaent.types import Columns, Experience
+from megaent.types import Columns, Experience, TokenTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,3 +311,10 @@ class _Builder:
             target=target,
             place=place,
         )
+
+
+def minibatch_of_responses(batch: Experience, terms: TokenTerms) -> list[int]:
+    """[S] read off the tokens; a response without tokens belongs to none."""
+    minibatch_S = torch.full((batch.num_responses,), -1, dtype=torch.int64)
+    minibatch_S[batch.owner.cpu()] = terms.minibatch.cpu()
+    return minibatch_S.tolist()

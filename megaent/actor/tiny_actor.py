@@ -66,27 +66,40 @@ class TinyActor:
         num_minibatches: int,
     ) -> Metrics:
         assert batch.log_prob_old is not None, "update needs a scored batch"
-        total, norm = 0.0, 0.0
+        total, norms = 0.0, [0.0]
         for number in range(num_minibatches):
-            stats = self._statistics(batch, temperature, loss.nucleus_p)
-            view = PolicyView(
-                log_prob=stats.log_prob,
-                entropy=stats.entropy,
-                nucleus_entropy=stats.nucleus_entropy,
-                old=batch.old,
-                terms=terms,
-                num_responses=batch.num_responses,
-                population=Alone(),
-            )
-            loss_T, _ = loss(view)
-            total_loss = (terms.weight * loss_T)[terms.minibatch == number].sum()
-            self.optimizer.zero_grad()
-            total_loss.backward()
-            norm = max(norm, float(torch.linalg.vector_norm(self.logits_VV.grad)))  # type: ignore[arg-type]
+            total += self._backward(batch, terms, loss, temperature, number)
+            norms.append(self._norm())
             self.optimizer.step()
             self.optimizer_steps += 1
-            total += float(total_loss.detach())
-        return {"loss": total, "grad/norm": norm}
+        return {"loss": total, "grad/norm": max(norms)}
+
+    def gradient_norm(self, batch: Experience, terms: TokenTerms, loss: Loss, *, temperature: float) -> float:
+        self._backward(batch, terms, loss, temperature, 0)
+        return self._norm()
+
+    def _backward(
+        self, batch: Experience, terms: TokenTerms, loss: Loss, temperature: float, number: int
+    ) -> float:
+        """The gradient of one minibatch and nothing else; returns its loss."""
+        stats = self._statistics(batch, temperature, loss.nucleus_p)
+        view = PolicyView(
+            log_prob=stats.log_prob,
+            entropy=stats.entropy,
+            nucleus_entropy=stats.nucleus_entropy,
+            old=batch.old,
+            terms=terms,
+            num_responses=batch.num_responses,
+            population=Alone(),
+        )
+        loss_T, _ = loss(view)
+        total = (terms.weight * loss_T)[terms.minibatch == number].sum()
+        self.optimizer.zero_grad()
+        total.backward()
+        return float(total.detach())
+
+    def _norm(self) -> float:
+        return float(torch.linalg.vector_norm(self.logits_VV.grad))  # type: ignore[arg-type]
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         yield "bigram.weight", self.logits_VV.detach()

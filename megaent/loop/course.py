@@ -31,6 +31,9 @@ class Course:
     def method_at(self, step: int) -> Method:
         return self.phase_at(step).method
 
+    def begins_phase(self, step: int) -> bool:
+        return step == 1 or self.phase_at(step) is not self.phase_at(step - 1)
+
     def with_history(self, step: int, batch: Experience) -> Experience:
         """The batch with what its prompts' past tells, as it was before ``step``."""
         if self.state.history is None:

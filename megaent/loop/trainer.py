@@ -19,8 +19,10 @@ from megaent.loop.clock import Clock, rates, timed
 from megaent.loop.collect import Collected, Collector
 from megaent.loop.course import Course
 from megaent.loop.dealing import deal_groups, entries, imbalance_of_replicas
+from megaent.loop.term_shares import shares_of_gradient
 from megaent.objective.estimate import estimate
 from megaent.objective.method import ReasoningSteps
+from megaent.objective.parts import parts
 from megaent.objective.seen import Labels
 from megaent.randomness import draw_seed
 from megaent.sync.publish import publish
@@ -74,9 +76,10 @@ class Trainer:
         drifted = self.check_precision(step, batch)
         batch = self.score(step, batch)
         terms, labels, estimated = self.estimate(step, batch)
+        shares = self.term_shares(step, batch, terms)
         updated = self.update(step, batch, terms)
         published = self.publish(step)
-        told = agreed | balance | drifted | estimated | updated | published
+        told = agreed | balance | drifted | estimated | shares | updated | published
         metrics, histogram = self._account(step, collected, batch, told)
         return StepReport(
             metrics=metrics,
@@ -143,6 +146,14 @@ class Trainer:
         seen = self.course.seen(step, batch, self.num_minibatches)
         terms, metrics = estimate(self.course.method_at(step), seen)
         return terms, seen.notes.labels, metrics
+
+    def term_shares(self, step: int, batch: Experience, terms: TokenTerms) -> Metrics:
+        """In the first step of a phase: how much of the gradient each part of the loss is, unlearnt."""
+        addends = parts(self.course.method_at(step).loss)
+        if len(addends) == 1 or not self.course.begins_phase(step):
+            return {}
+        with self.clock.measure("update"):
+            return shares_of_gradient(self.actor, batch, terms, addends, temperature=self._temperature(step))
 
     @timed
     def update(self, step: int, batch: Experience, terms: TokenTerms) -> Metrics:

@@ -19,6 +19,7 @@ from megaent.actor.lost_peer import is_of_lost_peer
 from megaent.actor.parallel import close_parallel, resolve_device
 from megaent.errors import ConfigError, PeerError, Stopped
 from megaent.evaluation.sampled import as_numbers, evaluate
+from megaent.loop.term_shares import told_shares
 from megaent.loop.trainer import Trainer
 from megaent.report.curves import before_after_table
 from megaent.report.metrics import step_ranges
@@ -233,6 +234,8 @@ class Run:
         if recorder is not None:
             recorder.write(step, report)
         progress.update(step, report.metrics)
+        if told := told_shares(report.metrics):
+            progress.say(told)
         self.done = step
 
     def _is_save_due(self, stopping: Stopping) -> bool:

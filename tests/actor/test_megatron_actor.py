@@ -20,6 +20,7 @@ from megaent.errors import ConfigError, ModelError, NumericsError
 from megaent.experience.pack import pack
 from megaent.methods import build_method
 from megaent.objective.estimate import estimate
+from megaent.objective.parts import parts
 from megaent.types import Experience, Metrics
 
 pytestmark = pytest.mark.full
@@ -80,6 +81,44 @@ def test_kl_and_entropy_terms_have_the_gradient_of_their_definition(layout: Layo
     without = plain_loss(plain, scored, entropy_coef=0.0, kl_coef=0.0)
     [other] = torch.autograd.grad(without, [plain.weights["model.norm.weight"]])
     assert not torch.allclose(found, other, rtol=0, atol=1e-4), "the two terms must matter here"
+
+
+def test_each_part_of_the_loss_has_the_gradient_norm_of_its_definition(layout: Layout, folder: Path) -> None:
+    """And asking for it changes nothing that is learnt afterwards."""
+    actor, other = make(folder, layout), make(folder, layout)
+    for each in (actor, other):
+        each.keep_reference()
+        update(each, each.score(batch(), temperature=1.0))
+    scored = actor.score(batch(), temperature=1.0, with_reference=True)
+    other.score(batch(), temperature=1.0, with_reference=True)
+    plain = PlainModel(PlainModel.load(folder, torch.float64).config, weights(actor))
+    for value in plain.weights.values():
+        value.requires_grad_()
+
+    method = build_method({"grpo": {"entropy_coef": 0.3, "kl_coef": 0.7}}).phases[0].method
+    terms, _ = estimate(method, seen(scored, population=actor.layout))
+    found = {
+        name: actor.gradient_norm(scored, terms, part, temperature=1.0)
+        for name, part in parts(method.loss).items()
+    }
+
+    def norm_of(loss: torch.Tensor) -> float:
+        leaves = list(plain.weights.values())
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
+        return float(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
+
+    policy = plain_loss(plain, scored, entropy_coef=0.0, kl_coef=0.0)
+    expected = {
+        "policy": norm_of(policy),
+        "entropy_bonus": norm_of(plain_loss(plain, scored, kl_coef=0.0) - policy),
+        "kl_to_ref": norm_of(plain_loss(plain, scored, entropy_coef=0.0) - policy),
+    }
+    # Megatron sums squares in fp32.
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert min(expected.values()) > 1e-3, "every part must matter here"
+    for each in (actor, other):
+        update(each, scored, entropy_coef=0.3, kl_coef=0.7)
+    assert all(torch.equal(weights(other)[name], value) for name, value in weights(actor).items())
 
 
 def plain_loss(

@@ -80,7 +80,14 @@ class Runs:
 
     def _methods(self, size: int) -> list[dict]:
         return [
-            job(name, METHOD_STEPS, self.folders["untied"], self._method_out(name, choice), method=method)
+            job(
+                name,
+                METHOD_STEPS,
+                self.folders["untied"],
+                self._method_out(name, choice),
+                method=method,
+                parts=True,
+            )
             for name in METHOD_LAYOUTS
             if LAYOUTS[name][0] == size
             for choice, method in METHODS.items()
@@ -158,6 +165,7 @@ def check_fp64(found: dict[str, float]) -> None:
 def test_a_method_learns_the_same_in_every_layout(runs: Runs, layout: str, choice: str) -> None:
     found, expected = runs.of_method(layout, choice), runs.of_method("tp1", choice)
     assert found["loss"] == pytest.approx(expected["loss"], abs=1e-12)
+    assert found["norms_of_parts"] == pytest.approx(expected["norms_of_parts"], rel=1e-6)
     for name, gradient in expected["gradients"].items():
         assert float((found["gradients"][name] - gradient).abs().max()) <= 1e-12, name
     for name, weight in expected["weights"].items():

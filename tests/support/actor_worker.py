@@ -26,6 +26,7 @@ from megaent.experience.pack import assign_minibatches, pack
 from megaent.loop.dealing import deal_groups
 from megaent.methods import build_method
 from megaent.objective.estimate import estimate
+from megaent.objective.parts import parts
 from megaent.objective.seen import Seen
 from megaent.types import Grade, Group, Prompt, Response
 
@@ -93,7 +94,7 @@ def run(job: dict, layout: Layout) -> None:
     coefs = {name: value for c in method.controllers for name, value in c.coefs(c.start()).items()}
     if method.needs_reference:
         actor.keep_reference()
-    log_prob, entropy, loss, norm, experts = [], [], [], [], []
+    log_prob, entropy, loss, norm, experts, norms = [], [], [], [], [], {}
     for _ in range(job["steps"]):
         batch = actor.score(
             batch,
@@ -112,6 +113,11 @@ def run(job: dict, layout: Layout) -> None:
             coefs=coefs,
         )
         terms, _ = estimate(method, seen)
+        if job.get("parts"):
+            norms = {
+                name: actor.gradient_norm(batch, terms, part, temperature=job["temperature"])
+                for name, part in parts(method.loss).items()
+            }
         metrics = actor.update(
             batch, terms, method.loss, temperature=job["temperature"], num_minibatches=job["minibatches"]
         )
@@ -123,7 +129,7 @@ def run(job: dict, layout: Layout) -> None:
     held = layout.gather_over_replicas([len(batch.prompts)])
     if layout.rank == 0:
         result = {"held": held, "log_prob": log_prob, "entropy": entropy, "loss": loss, "norm": norm}
-        result |= {"experts": experts}
+        result |= {"experts": experts, "norms_of_parts": norms}
         weights, gradients = ({n: v.cpu() for n, v in part.items()} for part in (weights, gradients))
         torch.save(result | {"weights": weights, "gradients": gradients}, job["out"])
 
