@@ -33,7 +33,10 @@ USAGE = """usage: megaent plan model=NAME|FOLDER cluster=NAME|FILE nodes=N [key=
   seq_len= global_batch= micro_batch= precision=bf16|fp8|fp16|bf16-pure lora=true stack= head= attention=
 
   tp= pp= vpp= cp= ep= recompute=none|selective|full sharding=replicated|optimizer|full
-                           what is not given is searched
+  sequence_parallel=true|false
+                           what is not given is searched; a table's own words are understood: gpu= n_gpus=
+                           workload=rl_step recompute=unknown precision=fp8-rowwise, and for a step of
+                           reinforcement learning seq_len= global_batch= micro_batch=
   steps= price= top=       what is counted and shown
   measured=FILE.json       a report of `megaent bench ops --device cuda` in place of our shares of the peak
   constants.NAME=VALUE     a measured efficiency in place of ours; --json lists them with their sources

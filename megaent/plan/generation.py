@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
@@ -38,14 +39,15 @@ class Engines:
     cards: int
     tp: int
     memory: float
+    weight_bytes: int = 2  # 1: fp8 weights, and products in fp8
 
     @property
     def count(self) -> int:
         return self.cards // self.tp
 
     def weights(self, shape: Shape) -> float:
-        """Bytes on a card, in bf16."""
-        return 2 * shape.parameters / self.tp
+        """Bytes on a card."""
+        return self.weight_bytes * shape.parameters / self.tp
 
     def cached_tokens(self, shape: Shape) -> float:
         """That the keys and values of one engine have room for."""
@@ -63,21 +65,32 @@ def token_bytes(shape: Shape) -> float:
     return 4 * shape.key_value * shape.layers
 
 
-def decode_seconds(machine: Machine, shape: Shape, tp: int, batch: float, context: float) -> float:
-    """One token of each of ``batch`` responses: weights and cache are read once, or products take longer."""
+def decode_seconds(
+    machine: Machine, shape: Shape, tp: int, batch: float, context: float, *, weight_bytes: int = 2
+) -> float:
+    """One token of each of ``batch`` responses: weights and cache are read once, or products take longer.
+
+    Experts' products are grouped, in decoding as in training, and reach the same share of dense ones.
+    """
     constants, cluster = machine.constants, machine.cluster
     per_layer = shape.attention_matrices
     if shape.experts:
         touched = shape.experts * (1 - (1 - shape.experts_per_token / shape.experts) ** batch)
-        per_layer += touched * shape.expert_matrices
+        per_layer += touched * shape.expert_matrices / constants.expert_share
     else:
         per_layer += shape.expert_matrices
-    weights = 2 * (shape.layers * per_layer + shape.hidden * shape.padded_vocab)
+    weights = weight_bytes * (shape.layers * per_layer + shape.hidden * shape.padded_vocab)
     read = (weights + batch * context * token_bytes(shape)) / tp
     memory = read / (cluster.memory_gbps * 1e9 * constants.decode_memory_share)
     active = shape.layers * shape.active_matrices + shape.hidden * shape.padded_vocab
-    products = 2 * active * batch / tp / (cluster.bf16_tflops * 1e12 * constants.prefill_share)
+    products = 2 * active * batch / tp / (_peak(machine, weight_bytes) * constants.prefill_share)
     return max(memory, products) + _sums(machine, shape, tp, batch) + constants.decode_overhead_s
+
+
+def _peak(machine: Machine, weight_bytes: int) -> float:
+    """Operations a second of a card on its data sheet; fp8's where it has any."""
+    cluster = machine.cluster
+    return 1e12 * (cluster.bf16_tflops if weight_bytes == 2 else cluster.fp8_tflops or cluster.bf16_tflops)
 
 
 def _sums(machine: Machine, shape: Shape, tp: int, batch: float) -> float:
@@ -111,21 +124,23 @@ def generate_seconds(
         raise ConfigError(f"an engine of {engines.tp} cards has no room for one response; raise engine_tp")
     together = min(requests, room)
     active = shape.layers * shape.active_matrices
-    rate = engines.tp * machine.cluster.bf16_tflops * 1e12 * machine.constants.prefill_share
+    rate = engines.tp * _peak(machine, engines.weight_bytes) * machine.constants.prefill_share
+
+    def decoded(batch: float, context: float) -> float:
+        return decode_seconds(machine, shape, engines.tp, batch, context, weight_bytes=engines.weight_bytes)
+
     prefill = prompts / engines.count * prompt * 2 * active / rate
     context = (lengths.context(prompt) + prompt) / 2
-    full = decode_seconds(machine, shape, engines.tp, together, context)
+    full = decoded(together, context)
     waiting = (requests - together) * lengths.mean * full / together
     most = min(requests * ahead, room)
-    steady = requests * lengths.mean * decode_seconds(machine, shape, engines.tp, most, context) / most
+    steady = requests * lengths.mean * decoded(most, context) / most
     # Batches that waited for one slow response begin anew together, so the longest of more than one counts;
     # the root agrees with simulation. While it runs, of each batch the share mean / longest still runs.
     longest = lengths.longest_of(requests * engines.count * sqrt(ahead))
     left = max(1.0, most * lengths.mean / longest)
-    slowest = longest * decode_seconds(machine, shape, engines.tp, left, context)
-    decode, tail = _last_batch(
-        machine, shape, engines.tp, lengths, together, together * engines.count, prompt
-    )
+    slowest = longest * decoded(left, context)
+    decode, tail = _last_batch(decoded, lengths, together, together * engines.count, prompt)
     return GenerateSeconds(
         prefill=prefill,
         decode=waiting + decode,
@@ -136,7 +151,11 @@ def generate_seconds(
 
 
 def _last_batch(
-    machine: Machine, shape: Shape, tp: int, lengths: Lengths, together: float, requests: float, prompt: float
+    decoded: Callable[[float, float], float],
+    lengths: Lengths,
+    together: float,
+    requests: float,
+    prompt: float,
 ) -> tuple[float, float]:
     """Seconds while over a tenth of the batch runs, and of the rest until the longest of ``requests``."""
     width = lengths.longest_of(requests) / _SLICES
@@ -144,6 +163,6 @@ def _last_batch(
     for number in range(_SLICES):
         position = (number + 0.5) * width
         left = lengths.longer_than(position)
-        seconds = width * decode_seconds(machine, shape, tp, max(1.0, together * left), prompt + position)
+        seconds = width * decoded(max(1.0, together * left), prompt + position)
         decode, tail = (decode + seconds, tail) if left > _FEW else (decode, tail + seconds)
     return decode, tail

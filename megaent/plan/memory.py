@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from megaent.plan.constants import Constants
 from megaent.plan.layout import Layout
 from megaent.plan.machine import GIB
-from megaent.plan.parameters import layer_parameters, stage_parameters
+from megaent.plan.parameters import Parameters, Share, layer_parameters, stage_parameters
 from megaent.plan.shape import Shape
 from megaent.plan.work import Work
 
@@ -45,22 +45,28 @@ class Memory:
 
 
 def state_bytes(
-    held: int, layout: Layout, work: Work, *, weight_bytes: int = 2
+    parameters: Parameters, layout: Layout, work: Work, *, weight_bytes: int = 2
 ) -> tuple[float, float, float]:
-    """Weights, gradients and optimizer state of ``held`` parameters, as the sharding divides them.
+    """Weights, gradients and optimizer state of a rank that holds its part of ``parameters``.
 
     fp32 weights are their own masters, and so are FSDP's, which are gathered in bf16 layer by layer.
     """
-    ranks = layout.dp * layout.cp
+    parts = [_share_bytes(share, layout, work, weight_bytes) for share in parameters.shares(layout)]
+    weights, gradients, optimizer = map(sum, zip(*parts, strict=True))
+    return weights, gradients, optimizer
+
+
+def _share_bytes(share: Share, layout: Layout, work: Work, weight_bytes: int) -> tuple[float, float, float]:
+    held, is_full = share.held, layout.sharding == "full"
+    each = held / share.owners if is_full else held
     if work.lora:
-        return weight_bytes * held / (ranks if layout.sharding == "full" else 1), 0.0, 0.0
+        return weight_bytes * each, 0.0, 0.0
     if work.states == "bf16":
-        each = held / (ranks if layout.sharding == "full" else 1)
         return 2 * each, 2 * each, 4 * each
-    if layout.sharding == "full":
-        return 4 * held / ranks, 4 * held / ranks, 8 * held / ranks
+    if is_full:
+        return 4 * each, 4 * each, 8 * each
     master = 0 if weight_bytes >= 4 else 4
-    owners = ranks if layout.sharding == "optimizer" else 1
+    owners = share.owners if layout.sharding == "optimizer" else 1
     return weight_bytes * held, 4 * held, (8 + master) * held / owners
 
 
@@ -76,8 +82,8 @@ def train_memory(
 def _stage_memory(
     constants: Constants, shape: Shape, layout: Layout, work: Work, stage: int, weight_bytes: int
 ) -> Memory:
-    held = stage_parameters(shape, layout, stage).on_rank(layout)
-    weights, gradients, optimizer = state_bytes(held, layout, work, weight_bytes=weight_bytes)
+    parameters = stage_parameters(shape, layout, stage)
+    weights, gradients, optimizer = state_bytes(parameters, layout, work, weight_bytes=weight_bytes)
     activations = activation_bytes(constants, shape, layout, work, stage)
     is_last = stage == layout.pp - 1
     head = head_bytes(constants, shape, layout, work) if is_last else 0.0

@@ -9,6 +9,15 @@ from megaent.plan.shape import Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """``held`` parameters of a rank, which ``owners`` ranks hold alike: they add up its gradients, and may
+    share out its state. Experts have fewer: expert ranks are taken from tensor, context and data ranks."""
+
+    held: int
+    owners: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
     """Counts by who shares them: divided by tensor ranks, by expert ranks, or whole on each."""
 
@@ -21,7 +30,15 @@ class Parameters:
         return self.divided + self.whole + self.expert
 
     def on_rank(self, layout: Layout) -> int:
-        return self.divided // layout.tp + self.whole + self.expert // layout.ep
+        return sum(share.held for share in self.shares(layout))
+
+    def shares(self, layout: Layout) -> tuple[Share, ...]:
+        """A rank's part of what all ranks hold alike, and of the experts."""
+        dense = Share(held=self.divided // layout.tp + self.whole, owners=layout.dp * layout.cp)
+        if not self.expert:
+            return (dense,)
+        owners = layout.dp * layout.cp * layout.tp // layout.ep
+        return dense, Share(held=self.expert // layout.ep, owners=owners)
 
     def __add__(self, other: Parameters) -> Parameters:
         return Parameters(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from megaent.errors import ConfigError
 from megaent.plan.cluster import Cluster, find_cluster
@@ -15,6 +16,7 @@ from megaent.plan.layout import RECOMPUTE, SHARDING
 from megaent.plan.measured import measured_constants
 from megaent.plan.shape import Shape
 from megaent.plan.shapes import check_claims, find_shape
+from megaent.plan.table_words import said_by_tables, typed_for_a_step
 from megaent.plan.work import ATTENTION, HEADS, PRECISIONS, STACKS, STATES
 
 WORKLOADS = ("rl", "train")
@@ -27,6 +29,7 @@ _CHOICES = {
     "head": ("", *HEADS),
     "attention": ("", *ATTENTION),
     "states": STATES,
+    "sequence_parallel": ("", "true", "false"),
 }
 _OTHER_KEYS = {"gpu": "cluster", "n_gpus": "gpus", "cards": "gpus", "prompts_per_step": "prompts"}
 _SIZES = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "vocab", "experts", "experts_per_token")
@@ -70,6 +73,7 @@ class Question:
     microbatch_tokens: int = 0
     recompute: str = ""
     sharding: str = ""
+    sequence_parallel: str = ""  # with tensor ranks; true unless scores are in memory
     precision: str = "bf16"
     stack: str = ""
     head: str = ""
@@ -162,12 +166,13 @@ class Question:
 
 def read_question(words: Sequence[str]) -> Question:
     """Raises ConfigError for a word that is no ``key=value``, an unknown key or a wrong type."""
-    given: dict[str, object] = {}
+    given: dict[str, Any] = {}
     constants: dict[str, float] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"{word!r} is no key=value, such as model=qwen2_5_32b or nodes=16")
+        text = said_by_tables(key, text)
         if key.startswith("constants."):
             constants[key.removeprefix("constants.")] = _number(key, text)
         else:
@@ -175,7 +180,9 @@ def read_question(words: Sequence[str]) -> Question:
             if key in given:
                 raise ConfigError(f"{key} is given twice; once is enough")
             given[key] = _typed(key, text)
-    return Question(**given, constants=constants)  # type: ignore[arg-type]
+    if given.get("workload", "rl") == "rl":
+        given = typed_for_a_step(given)
+    return Question(**given, constants=constants)
 
 
 def _typed(key: str, text: str) -> object:
@@ -194,11 +201,7 @@ def _typed(key: str, text: str) -> object:
         return int(text)
     if kinds[key] == "float":
         return _number(key, text)
-    if key == "precision" and text.startswith("fp8"):
-        return "fp8"
-    return (
-        "none" if key == "recompute" and text == "unknown" else text
-    )  # as tables that do not say it are read
+    return text
 
 
 def _number(key: str, text: str) -> float:

@@ -18,8 +18,15 @@ from megaent.plan.machine import GIB, Machine
 from megaent.plan.memory import activation_bytes, train_memory
 from megaent.plan.shape import Shape
 from megaent.plan.shapes import SHAPES, check_claims, find_shape, guessed_shape, known_as
-from megaent.plan.step import Batch, engine_memory, step_seconds, trained, update_work
-from megaent.plan.training import TrainSeconds, train_seconds
+from megaent.plan.step import (
+    Batch,
+    engine_memory,
+    file_seconds,
+    step_seconds,
+    trained,
+    update_work,
+)
+from megaent.plan.training import train_seconds
 from megaent.plan.work import Work
 
 _NUMBERS = ("params_b", "hidden", "layers", "n_gpus", "tp", "pp", "cp", "ep", "seq_len", "global_batch")
@@ -40,6 +47,7 @@ class TrainRow:
     seq_len: int
     global_batch: int
     is_complete: bool  # it states its microbatch and what it recomputes; where it does not, nothing is
+    writes_weights: bool = False  # a whole model into a file, every step
 
 
 class UnplannedError(ConfigError):
@@ -96,8 +104,13 @@ def read_row(row: Mapping[str, str], constants: Constants) -> TrainRow:
         work = _best_microbatch(Machine(cluster, constants), shape, layout, work)
     return TrainRow(
         shape=shape, cluster=cluster, layout=layout, work=work, seq_len=seq_len,
-        global_batch=global_batch, is_complete=is_complete,
+        global_batch=global_batch, is_complete=is_complete, writes_weights=_writes_weights(row),
     )  # fmt: skip
+
+
+def _writes_weights(row: Mapping[str, str]) -> bool:
+    """prime-rl's trainer of RL publishes through files, without a server too; of LoRA the adapter alone."""
+    return "prime-rl" in row["source"] and row["notes"].startswith("RL full")
 
 
 def _row_shape(row: Mapping[str, str]) -> tuple[Shape, bool]:
@@ -181,13 +194,15 @@ def _needed(row: Mapping[str, str], name: str) -> int:
 
 def predicted(row: Mapping[str, str], read: TrainRow, constants: Constants) -> float:
     """The plan's value of ``row['metric']``. Raises UnplannedError for a metric that it does not know."""
-    seconds = train_seconds(Machine(read.cluster, constants), read.shape, read.layout, read.work)
+    machine = Machine(read.cluster, constants)
+    seconds = train_seconds(machine, read.shape, read.layout, read.work)
+    published = file_seconds(machine, read.shape) if read.writes_weights else 0.0
     memory = train_memory(constants, read.shape, read.layout, read.work)
     metric, tokens = row["metric"], read.global_batch * read.seq_len
     per_card = tokens / seconds.total / read.layout.cards
     known = {
         "step_time": lambda: seconds.total,
-        "micro_step_time": lambda: _micro_step(seconds, read.work),
+        "micro_step_time": lambda: (seconds.total + published) / read.work.microbatches,
         "tokens_per_s_per_gpu": lambda: per_card,
         "hardware_tflops_per_gpu": lambda: per_card * hardware_operations(read.shape, read.seq_len) / 1e12,
         "model_tflops_per_gpu": lambda: per_card * model_operations(read.shape, read.seq_len) / 1e12,
@@ -198,10 +213,6 @@ def predicted(row: Mapping[str, str], read: TrainRow, constants: Constants) -> f
     if metric not in known:
         raise UnplannedError(f"{metric} is no value of a plan")
     return known[metric]()
-
-
-def _micro_step(seconds: TrainSeconds, work: Work) -> float:
-    return seconds.total / work.microbatches
 
 
 def model_operations(shape: Shape, seq_len: int) -> float:
@@ -259,7 +270,8 @@ def _predict_step(row: Mapping[str, str], constants: Constants) -> Predicted:
     held = 0.0  # NeMo-RL moves the trainer's states to the host
     tp = _noted(r"TP ?(\d+)", notes, 1)
     memory = engine_memory(machine, held, colocated=not staleness)
-    engines = Engines(cards=cards - training or cards, tp=tp, memory=memory)
+    fp8 = "FP8 train+gen" in notes
+    engines = Engines(cards=cards - training or cards, tp=tp, memory=memory, weight_bytes=1 if fp8 else 2)
     done = trained(machine, shape, layout, work, batch)
     found = step_seconds(machine, shape, engines, batch, done)
     known = {

@@ -138,7 +138,7 @@ class Search:
                 dp = cards // (tp * pp * cp)
                 layout = Layout(
                     tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, dp=dp,
-                    sequence_parallel=tp > 1 and question.attention != "unfused",
+                    sequence_parallel=tp > 1 and self._sequence_parallel,
                     recompute=kind, sharding=self._sharding(dp),
                 )  # fmt: skip
                 if self._divides(layout):
@@ -151,7 +151,32 @@ class Search:
             return question.sharding
         if question.is_rl:
             return "optimizer" if dp > 1 else "replicated"
-        return "full" if question.stack in ("compiled", "eager") else "optimizer"
+        return "full" if self._stack in ("compiled", "eager") else "optimizer"
+
+    @property
+    def _stack(self) -> str:
+        """What shards everything is FSDP, whose plain form is eager."""
+        question = self.question
+        if question.stack:
+            return question.stack
+        if question.is_rl:
+            return "megaent"
+        return "eager" if question.sharding == "full" else self.shape.trained_by
+
+    @property
+    def _attention(self) -> str:
+        """fp16 was trained in before there was flash attention; PyTorch's own is its second version."""
+        if self.question.attention:
+            return self.question.attention
+        if self.question.precision == "fp16":
+            return "unfused"
+        return "flash2" if self._stack in ("compiled", "eager") else "flash"
+
+    @property
+    def _sequence_parallel(self) -> bool:
+        return self.question.sequence_parallel != "false" and (
+            self.question.sequence_parallel == "true" or self._attention != "unfused"
+        )
 
     def _divides(self, layout: Layout) -> bool:
         question = self.question
@@ -175,7 +200,7 @@ class Search:
         question = self.question
         if self.batch is None:
             of_replica = question.global_batch // layout.dp
-            sizes = _given(question.micro_batch, (1, 2, 4, 8))
+            sizes = _given(question.micro_batch, (1, 2, 4, 8, 16))
             return [count * question.seq_len for count in sizes if of_replica % count == 0]
         longest = self.batch.longest
         if question.microbatch_tokens:
@@ -196,16 +221,14 @@ class Search:
 
     def _work(self, layout: Layout, tokens: int) -> Work:
         question = self.question
-        megaent = question.is_rl
         return Work(
             tokens=tokens,
             context=question.seq_len,
             microbatches=max(1, question.global_batch * question.seq_len // (layout.dp * tokens)),
             precision=question.precision,
-            stack=question.stack or ("megaent" if megaent else "megatron"),
-            head=question.head or ("fused" if megaent else "logits"),
-            attention=question.attention
-            or ("flash2" if question.stack in ("compiled", "eager") else "flash"),
+            stack=self._stack,
+            head=question.head or ("fused" if question.is_rl else "logits"),
+            attention=self._attention,
             states=question.states,
             lora=question.lora,
         )

@@ -28,6 +28,7 @@ class Shape:
     positions: int = 0  # learnt position embeddings
     experts: int = 0
     experts_per_token: int = 0
+    trained_by: str = "megatron"  # the stack of those who published it: MPT's is FSDP
 
     def __post_init__(self) -> None:
         for name in ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "vocab"):

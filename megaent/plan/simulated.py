@@ -30,7 +30,9 @@ def fleet_of(
     return Fleet(
         engines=engines.count,
         room=max(1, int(room)),
-        token_s=lambda responses, context: decode_seconds(machine, shape, engines.tp, responses, context),
+        token_s=lambda responses, context: decode_seconds(
+            machine, shape, engines.tp, responses, context, weight_bytes=engines.weight_bytes
+        ),
         lengths=lengths or batch.lengths,
         prompts=batch.prompts,
         group=batch.group,

@@ -14,7 +14,10 @@ def why_not_started(search: Search, best: Candidate) -> str:
     if not search.question.is_rl:
         return "a plan of training alone has no step for megaent train to start"
     if search.shape.experts:
-        return f"{search.shape.name} has experts, which megaent trains on a CPU only so far"
+        return (
+            f"{search.shape.name} has experts, which megaent trains without Transformer Engine and SGLang "
+            "only, on a CPU so far"
+        )
     if best.layout.sharding == "full":
         return "megaent shards no weights and no gradients over replicas; leave sharding=full out"
     for name in ("lora", "stack", "head", "attention"):

@@ -130,6 +130,11 @@ def publication_seconds(machine: Machine, shape: Shape, *, is_far: bool) -> floa
     return 2 * shape.parameters / (slower * 1e9 * machine.constants.publication_share)
 
 
+def file_seconds(machine: Machine, shape: Shape) -> float:
+    """Whole weights in bf16, gathered on one process and written to a file, which engines then read."""
+    return 2 * shape.parameters / (machine.constants.file_gbps * 1e9)
+
+
 def step_memory(machine: Machine, shape: Shape, layout: Layout, work: Work, batch: Batch) -> Memory:
     """Of a training card while it updates or scores; servers on the same cards give theirs up for that."""
     found = train_memory(machine.constants, shape, layout, work)

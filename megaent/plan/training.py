@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from megaent.plan.layout import Layout
 from megaent.plan.machine import Machine
-from megaent.plan.parameters import stage_parameters
+from megaent.plan.parameters import Share, stage_parameters
 from megaent.plan.shape import Shape
 from megaent.plan.work import Work
 
@@ -177,10 +177,13 @@ class LayerCost:
 
 
 def forward_seconds(machine: Machine, shape: Shape, layout: Layout, work: Work) -> float:
-    """One microbatch of scoring, all stages full: a layer's forward and the head's."""
+    """One microbatch of scoring, all stages full: a layer's forward and the head's, whose logits are written
+    and read again unless a tile of them is used at once."""
     layer = LayerCost(machine, shape, layout, work)
-    rows = layer.tokens
-    head = machine.gemm(rows, shape.padded_vocab / layout.tp, shape.hidden)
+    rows, columns = layer.tokens, shape.padded_vocab / layout.tp
+    head = machine.gemm(rows, columns, shape.hidden)
+    if work.head == "logits":
+        head += machine.traffic(rows * columns * machine.constants.head_bytes / 2)
     return shape.layers / layout.pp * layer.forward().total + head
 
 
@@ -236,22 +239,31 @@ def _pipeline_send(machine: Machine, shape: Shape, layout: Layout, work: Work) -
 
 def _data_parallel(machine: Machine, shape: Shape, layout: Layout, work: Work, compute: float) -> float:
     """Gradients summed and weights gathered; what a backward pass hides is left out."""
-    ranks = layout.dp * layout.cp
-    if ranks == 1 or work.lora:
+    if layout.dp * layout.cp == 1 or work.lora:
         return 0.0
-    held = max(stage_parameters(shape, layout, stage).on_rank(layout) for stage in (0, layout.pp - 1))
-    inner = layout.tp
+    stages = (stage_parameters(shape, layout, stage) for stage in (0, layout.pp - 1))
+    fullest = max(stages, key=lambda parameters: parameters.on_rank(layout))
+    each = sum(_exchanged(machine, layout, work, share) for share in fullest.shares(layout))
+    if layout.sharding == "full":
+        return work.microbatches * _exposed(machine, each, compute)
+    if layout.sharding == "replicated" or work.stack == "megaent":
+        return each
+    return _exposed(machine, each, compute)
+
+
+def _exchanged(machine: Machine, layout: Layout, work: Work, share: Share) -> float:
+    """Of an optimizer step; of a microbatch where everything is sharded, and weights are gathered twice."""
+
+    def moved(num_bytes: float) -> float:
+        inner = layout.cards // layout.pp // share.owners
+        return machine.all_gather(num_bytes * share.held, share.owners, inner=inner)
+
     grads = 2 if work.precision == "bf16-pure" else 4
     if layout.sharding == "full":
-        gathers = 2 * machine.all_gather(2 * held, ranks, inner=inner)
-        each = gathers + machine.all_gather(grads * held, ranks, inner=inner)
-        return work.microbatches * _exposed(machine, each, compute)
+        return 2 * moved(2) + moved(grads)
     if layout.sharding == "replicated":
-        return machine.all_reduce(grads * held, ranks, inner=inner)
-    both = machine.all_gather(grads * held, ranks, inner=inner) + machine.all_gather(
-        2 * held, ranks, inner=inner
-    )
-    return both if work.stack == "megaent" else _exposed(machine, both, compute)
+        return 2 * moved(grads)
+    return moved(grads) + moved(2)
 
 
 def _exposed(machine: Machine, exchange: float, compute: float) -> float:
@@ -261,7 +273,8 @@ def _exposed(machine: Machine, exchange: float, compute: float) -> float:
 
 def _optimizer(machine: Machine, shape: Shape, layout: Layout, work: Work) -> float:
     """Adam reads gradient, weight and moments, and writes three of them and the bf16 copy."""
-    held = stage_parameters(shape, layout, layout.pp - 1).on_rank(layout)
-    owners = layout.dp * layout.cp if layout.sharding != "replicated" else 1
-    each = 30 if work.states == "fp32" else 14
-    return 0.0 if work.lora else machine.traffic(held / owners * each)
+    if work.lora:
+        return 0.0
+    shares = stage_parameters(shape, layout, layout.pp - 1).shares(layout)
+    updated = sum(share.held / (1 if layout.sharding == "replicated" else share.owners) for share in shares)
+    return machine.traffic(updated * (30 if work.states == "fp32" else 14))

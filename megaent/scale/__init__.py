@@ -2,6 +2,7 @@
 
     series    which runs are measured: one thing varied at a time
     point     one of them, run for a few steps in processes of its own
+    collectives every exchange of a process, by kind; ``counted`` is the command with them counted
     processes a module in one process or several, with a limit
     here      how fast this machine multiplies, copies and exchanges, for the plan's lines
     planned   what the plan says of a measured point, and of models on cards

@@ -73,7 +73,20 @@ def _measured(study: Study, one: Series) -> Section:
         "The plan knows this machine's rates, and of the base run what no product explains; so its lines "
         "meet the base and follow by themselves from there."
     )
-    return Section(heading=f"{one.title}, measured here", parts=(about, figures(pictures), numbers))
+    parts = (about, figures(pictures), numbers, *_collectives(study, one))
+    return Section(heading=f"{one.title}, measured here", parts=parts)
+
+
+def _collectives(study: Study, one: Series) -> list[str]:
+    """Of the series' points with several ranks."""
+    rows: list[Sequence[Cell]] = [
+        [str(value), kind.replace("_", " "), f"{count:,}", f"{num_bytes:,}"]
+        for value, point in one.points.items()
+        for kind, (count, num_bytes) in study.collectives.get(point.name, {}).items()
+    ]
+    heads = (one.unit, "collective", "times a step", "bytes a step")
+    caption = "Collectives of the second step, counted as rank 0 enters them: generation to publication"
+    return [table(heads, rows, caption=caption)] if rows else []
 
 
 def _row(value: int, found: Measured, plan: Planned) -> list[Cell]:

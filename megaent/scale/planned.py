@@ -92,6 +92,6 @@ def _shape(point: Point) -> Shape:
 
 def _states(point: Point) -> float:
     shape, layout = _shape(point), _layout(point)
-    held = max(stage_parameters(shape, layout, stage).on_rank(layout) for stage in {0, layout.pp - 1})
     fp32 = Work(tokens=1, context=1, microbatches=1)
-    return sum(state_bytes(held, layout, fp32, weight_bytes=4))
+    stages = (stage_parameters(shape, layout, stage) for stage in {0, layout.pp - 1})
+    return max(sum(state_bytes(held, layout, fp32, weight_bytes=4)) for held in stages)

@@ -1,7 +1,9 @@
-"""A point of a study: a run of a few steps in processes of its own, and the medians of what it measured."""
+"""A point of a study: a run of a few steps in processes of its own, the medians of what it measured, and what
+its ranks exchanged."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ from megaent.report.metrics import read_metrics
 from megaent.scale.processes import run_module
 from megaent.scale.series import Point
 from megaent.small_models.random_model import make_random_model
+
+Counted = dict[str, tuple[int, int]]
+"""Collectives by kind: how many, and their bytes."""
 
 _VERBS = ("generate", "score", "update", "publish", "step")
 
@@ -27,13 +32,41 @@ class Measured:
 
 def measure(point: Point, folder: Path, *, steps: int, device: str, limit_s: float) -> Measured:
     """``folder`` holds the models and runs of the study. Raises RunError for a run that did not end well."""
+    run = folder / "runs" / point.name
+    words = _words(point, folder, run, steps=steps, device=device)
+    run_module("megaent", words, ranks=point.ranks, limit_s=limit_s)
+    return read_measured(run / "metrics.jsonl")
+
+
+def count(point: Point, folder: Path, *, device: str, limit_s: float) -> Counted:
+    """Of the second step, as rank 0 enters them: what a run of two steps has beyond a run of one.
+
+    Raises RunError for a run that did not end well.
+    """
+    one, two = (_counted(point, folder, steps, device, limit_s) for steps in (1, 2))
+    found = {kind: _less(both, one.get(kind, (0, 0))) for kind, both in two.items()}
+    return {kind: (number, size) for kind, (number, size) in found.items() if number}
+
+
+def _less(whole: tuple[int, int], part: tuple[int, int]) -> tuple[int, int]:
+    return whole[0] - part[0], whole[1] - part[1]
+
+
+def _counted(point: Point, folder: Path, steps: int, device: str, limit_s: float) -> Counted:
+    run = folder / "runs" / f"{point.name}-counted-{steps}"
+    words = _words(point, folder, run, steps=steps, device=device)
+    file = run.with_suffix(".json")
+    run_module("megaent.scale.counted", [str(file), *words], ranks=point.ranks, limit_s=limit_s)
+    return {kind: (number, size) for kind, (number, size) in json.loads(file.read_text()).items()}
+
+
+def _words(point: Point, folder: Path, run: Path, *, steps: int, device: str) -> list[str]:
+    """That start it anew, on a model that is made where it is not there."""
     model = folder / "models" / f"v{point.sizes.vocab}-h{point.sizes.hidden}-l{point.sizes.layers}"
     make_random_model(model, point.sizes)
-    run = folder / "runs" / point.name
     shutil.rmtree(run, ignore_errors=True)
-    words = [*point.words, f"model.path={model}", f"run.dir={run}", f"steps={steps}", f"device={device}"]
-    run_module("megaent", ["train", *words], ranks=point.ranks, limit_s=limit_s)
-    return read_measured(run / "metrics.jsonl")
+    where = [f"model.path={model}", f"run.dir={run}", f"steps={steps}", f"device={device}"]
+    return ["train", *point.words, *where]
 
 
 def read_measured(metrics: Path) -> Measured:

@@ -13,7 +13,7 @@ from megaent.errors import DataError
 from megaent.plan.series import Line, series
 from megaent.scale.here import Rates, machine_of, measure_here
 from megaent.scale.planned import Planned, overhead_of, planned
-from megaent.scale.point import Measured, measure
+from megaent.scale.point import Counted, Measured, count, measure
 from megaent.scale.series import BASE, Series
 from megaent.scale.simulated import FleetLine
 
@@ -29,6 +29,7 @@ class Study:
     record: dict[str, Any]
     rates: Rates | None = None
     points: dict[str, Measured] = field(default_factory=dict)
+    collectives: dict[str, Counted] = field(default_factory=dict)  # of a step, by the name of a point
     cards: dict[str, list[Line]] = field(default_factory=dict)  # plans by model
     fleet: list[FleetLine] = field(default_factory=list)  # the batch stays
     growing: list[FleetLine] = field(default_factory=list)  # the batch grows with the cards
@@ -49,6 +50,10 @@ def read_study(folder: Path) -> Study:
             record=values["record"],
             rates=Rates(**values["rates"]) if values["rates"] else None,
             points={name: Measured(**one) for name, one in values["points"].items()},
+            collectives={
+                name: {kind: (number, size) for kind, (number, size) in found.items()}
+                for name, found in values.get("collectives", {}).items()
+            },
             cards={name: [Line(**one) for one in lines] for name, lines in values["cards"].items()},
             **{name: [FleetLine(**one) for one in values[name]] for name in ("fleet", "growing", "split")},
         )
@@ -72,6 +77,11 @@ def measure_all(
     for number, point in enumerate(missing, start=1):
         say(f"run {number} of {len(missing)}: {point.name}")
         study.points[point.name] = measure(point, folder, steps=steps, device=device, limit_s=limit_s)
+        study.write(folder)
+    uncounted = [point for name, point in points.items() if point.ranks > 1 and name not in study.collectives]
+    for number, point in enumerate(uncounted, start=1):
+        say(f"counting collectives, {number} of {len(uncounted)}: {point.name}")
+        study.collectives[point.name] = count(point, folder, device=device, limit_s=limit_s)
         study.write(folder)
 
 

@@ -65,6 +65,29 @@ def test_states_take_eighteen_bytes_a_parameter_and_six_where_the_optimizer_is_s
     assert sharded.states == pytest.approx((6 + 12 / 64) * count, rel=1e-3)
 
 
+def test_experts_share_their_state_among_fewer_ranks_than_the_rest() -> None:
+    """Of 64 cards with EP8 under TP2 and CP2, 8 hold the same experts and 32 the same part of the rest."""
+    shape, work = SHAPES["qwen3_30b_a3b"], Work(tokens=1, context=1, microbatches=1)
+    layout = Layout(tp=2, cp=2, ep=8, dp=16, sequence_parallel=True, sharding="optimizer")
+    experts = 48 * 128 * 3 * 2048 * 768
+    whole = 48 * (2 * 2048 + 2 * 128 + 2048 * 128) + 2048  # norms and routers
+    rest = (shape.parameters - experts - whole) / 2 + whole
+    found = train_memory(Constants(), shape, layout, work)
+    assert found.weights == pytest.approx(2 * (experts / 8 + rest), rel=1e-3)
+    assert found.optimizer == pytest.approx(12 * (experts / 8 / 8 + rest / 32), rel=1e-3)
+
+
+def test_tokens_go_to_their_experts_and_back_in_both_directions() -> None:
+    shape, work = SHAPES["mixtral_8x7b"], Work(tokens=8192, context=8192, microbatches=3)
+    alone, shared = (train_seconds(H100, shape, Layout(ep=ep, dp=8, recompute="full"), work) for ep in (1, 8))
+    sent = 2 * 8192 * 2 * 4096 * 7 / 8  # two bytes, two experts a token, seven in eight leave the card
+    once = sent / (450e9 * H100.constants.link_share) + H100.constants.link_latency_s
+    assert alone.expert_parallel == 0
+    assert shared.expert_parallel == pytest.approx(3 * 32 * 4 * once)
+    products = (shared.matrix - alone.matrix) / 3  # of one forward: an expert sees other numbers of tokens
+    assert shared.recompute - alone.recompute - products == pytest.approx(3 * 32 * 2 * once)
+
+
 def test_an_exchange_inside_a_node_and_between_nodes() -> None:
     constants, cluster = H100.constants, H100.cluster
     inside = H100.all_gather(1e9, 8)

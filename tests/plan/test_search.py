@@ -32,6 +32,19 @@ def test_no_layout_that_is_given_is_faster_than_the_best_of_the_search() -> None
             assert best.seconds <= other.seconds * 1.0051  # the plainest of those within half a per cent
 
 
+def test_expert_ranks_are_searched_too() -> None:
+    words = ["model=qwen3_30b_a3b", "cluster=h100", "nodes=2", "pp=1", "cp=1", "max_new_tokens=4096"]
+    words.append("response_tokens=1500")
+    best = found(words).candidates[0]
+    others = [found([*words, f"ep={ep}"]).candidates[0] for ep in (8, 16)]
+    assert best.seconds <= min(other.seconds for other in others) * 1.0051
+    assert best.layout in [other.layout for other in others]
+    with pytest.raises(ConfigError, match=r"EP4 DP16 .* lacks .* GiB a card"):
+        found([*words, "ep=4"])
+    with pytest.raises(ConfigError, match="ep=3 does not divide the 128 experts"):
+        found([*words, "tp=1", "ep=3"])
+
+
 def test_everything_that_is_shown_fits_and_divides() -> None:
     search = Search(read_question([*STEP, "nodes=4", "staleness=1"]))
     result = search.run()

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from megaent.errors import RunError
 from megaent.scale.here import measure_here
-from megaent.scale.point import measure, read_measured
+from megaent.scale.point import count, measure, read_measured
 from megaent.scale.series import BASE
 
 SMALL = replace(BASE, prompts=2, group=2, tokens=8, pack=256)
@@ -36,6 +37,18 @@ def test_two_processes_run_and_are_measured(tmp_path: Path) -> None:
     [row] = [json.loads(line) for line in next(tmp_path.rglob("metrics.jsonl")).read_text().splitlines()][1:]
     assert found.seconds["step"] == row["time/step_s"] > row["time/update_s"] > 0
     assert found.tokens == row["tokens/prompt"] + row["tokens/response"]
+
+
+@pytest.mark.full
+def test_two_replicas_exchange_gradients_and_weights_once_a_step(tmp_path: Path) -> None:
+    """docs/fleet.md: one reduce-scatter and one all-gather of all parameters, rounded up to 128."""
+    found = count(replace(SMALL, ranks=2), tmp_path, device="cpu", limit_s=300)
+    with safe_open(next(tmp_path.rglob("model.safetensors")), "pt") as file:
+        parameters = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118
+    whole = (1, 4 * -(-parameters // 128) * 128)
+    assert found["reduce_scatter_tensor_coalesced"] == found["allgather_into_tensor_coalesced"] == whole
+    assert found["alltoall_base"][0] == 2, "prompts are dealt: their lengths, and then they"
+    assert all(size < 20_000 for kind, (_, size) in found.items() if "coalesced" not in kind), found
 
 
 @pytest.mark.full

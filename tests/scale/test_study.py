@@ -33,6 +33,8 @@ def measured_study() -> Study:
     for number, point in enumerate({p.name: p for s in all_series(2) for p in s.points.values()}.values()):
         verbs = {"generate": 1.0, "score": 0.4, "update": 1.2 + number / 8, "publish": 0.1, "step": 3.0}
         study.points[point.name] = Measured(seconds=verbs, tokens_per_s=700.0, peak_gib=1.0, tokens=2048.0)
+        if point.ranks > 1:
+            study.collectives[point.name] = {"allreduce": (3, 7_000_000 + number)}
     return study
 
 
@@ -90,6 +92,8 @@ def test_a_page_shows_what_was_measured_beside_what_was_planned() -> None:
         assert f"{series.title}, measured here" in page
         for point in series.points.values():
             assert f'value="{study.points[point.name].seconds["update"]!r}"' in page
+            for _, num_bytes in study.collectives.get(point.name, {}).values():
+                assert f"{num_bytes:,}" in page
     assert "megaent scale &lt;b&gt;" in page
     assert "simulated" not in re.sub(r"<header>.*?</header>", "", page, flags=re.DOTALL)
 

@@ -7,13 +7,11 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections import Counter
 from pathlib import Path
 
 import torch
 from megatron.core import parallel_state
 from support.actor_worker import build_groups
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
@@ -24,29 +22,7 @@ from megaent.loop.dealing import deal_groups, entries
 from megaent.methods import build_method
 from megaent.objective.estimate import estimate
 from megaent.objective.seen import Seen
-
-
-class Collectives(TorchDispatchMode):
-    """By kind, how many were entered and how many bytes of tensors they were handed by this rank."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "c10d":
-            kind = func.overloadpacket.__name__.strip("_")
-            self.count[kind] += 1
-            self.bytes[kind] += max(map(size, args))
-        return func(*args, **(kwargs or {}))
-
-
-def size(value: object) -> int:
-    """Bytes of the tensors in one argument: the larger of what is given and what is got."""
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    return sum(map(size, value)) if isinstance(value, (list, tuple)) else 0
+from megaent.scale.collectives import Collectives
 
 
 def run(job: dict) -> dict:
@@ -60,7 +36,7 @@ def run(job: dict) -> dict:
     def counting(name: str, call):
         with Collectives() as seen:
             result = call()
-        counted[name] = {kind: [seen.count[kind], seen.bytes[kind]] for kind in sorted(seen.count)}
+        counted[name] = seen.by_kind()
         return result
 
     groups = build_groups(job, layout)

@@ -19,7 +19,7 @@ from megaent.actor.sizes import Sizes
 
 def run(job: dict) -> None:
     layout = init_parallel(Sizes(**job["layout"]), device=torch.device("cpu"), timeout_s=300, seed=1)
-    options = ActorOptions(dtype=job["dtype"])
+    options = ActorOptions(dtype=job["dtype"], distributed_optimizer=job["distributed_optimizer"])
     actor = MegatronActor(Path(job["folder"]), layout, options, AdamOptions(lr=0.0))
     held = layout.gather_everywhere(measured(actor, layout))
     if layout.rank == 0:
@@ -34,7 +34,11 @@ def measured(actor: MegatronActor, layout: Layout) -> dict[str, int]:
     return {
         "stage": layout.pp_group.rank(),
         "weights": sum(num_bytes(p) for model in actor.models for p in model.parameters()),
-        "gradients": sum(num_bytes(buffer.grad_data) for chunk in actor.chunks for buffer in chunk.buffers),
+        "gradients": sum(
+            num_bytes(buffer.grad_data)
+            for chunk in actor.chunks
+            for buffer in (*chunk.buffers, *chunk.expert_parallel_buffers)
+        ),
         "optimizer": sum(map(num_bytes, state_tensors(actor))),
     }
 
@@ -46,7 +50,8 @@ def state_tensors(actor: MegatronActor) -> list[torch.Tensor]:
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         moments = [value for state in part.optimizer.state.values() for value in state.values()]
         found += [value for value in moments if torch.is_tensor(value) and value.dim()]
-        found += [value for group in getattr(part, "fp32_from_float16_groups", []) for value in group]
+        for name in ("fp32_from_float16_groups", "shard_fp32_from_float16_groups"):
+            found += [value for group in getattr(part, name, []) for value in group]
     return found
 
 
