@@ -236,10 +236,9 @@ class MegatronActor:
     def gradient_norm(self, batch: Experience, terms: TokenTerms, loss: Loss, *, temperature: float) -> float:
         """L2 norm of what ``loss`` alone would teach in the first minibatch, unclipped; nothing is learnt."""
         self._kept.forget()
-        packs = self._packs_to_learn(batch, terms, 0)
-        if not packs:
-            return 0.0
         forward_step = self._training_step(batch, terms, loss, MetricSums(self.layout.device), temperature)
+        if not (packs := self._packs_to_learn(batch, terms, 0)):
+            return 0.0
         with self._mixture.without_losses():
             self._backward(batch, packs, forward_step)
         self.optimizer.prepare_grads()

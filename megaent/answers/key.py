@@ -7,7 +7,6 @@ import math
 import re
 
 from megaent.answers.boxes import LONGEST_ANSWER, boxed, is_balanced, last_boxes
-from megaent.answers.find import concluded
 from megaent.answers.notation import rewrite
 
 MOST_WORDS = 12  # of an answer key without a mark; more is an explanation
@@ -58,6 +57,8 @@ def _marked(text: str) -> str:
             "by \\boxed{}, or name the field that holds it alone in data.answer_key"
         )
     key = text.strip()
+    from megaent.answers.find import concluded  # it brings mpmath, which a refused command need not wait for
+
     if (stated := concluded(key)) is not None:
         return stated
     if len(_WORD.findall(key)) > MOST_WORDS or _is_prose(key):

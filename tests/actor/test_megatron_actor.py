@@ -15,6 +15,7 @@ from support.tiny_hf import save_tiny
 from megaent.actor.megatron_actor import ActorOptions, MegatronActor
 from megaent.actor.optimizer import AdamOptions
 from megaent.actor.parallel import Layout
+from megaent.actor.router_options import RouterOptions
 from megaent.actor.sizes import Sizes
 from megaent.errors import ConfigError, ModelError, NumericsError
 from megaent.experience.pack import pack
@@ -119,6 +120,27 @@ def test_each_part_of_the_loss_has_the_gradient_norm_of_its_definition(layout: L
     for each in (actor, other):
         update(each, scored, entropy_coef=0.3, kl_coef=0.7)
     assert all(torch.equal(weights(other)[name], value) for name, value in weights(actor).items())
+
+
+def test_losses_of_routers_are_no_part_of_the_policys_gradient(layout: Layout, tmp_path: Path) -> None:
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "head_dim": 16}
+    mixture = save_tiny(tmp_path / "mixture", family="qwen3_moe", tie=False, num_hidden_layers=2, **sizes)
+    method = build_method({"grpo": {"entropy_coef": 0.3}}).phases[0].method
+    norms, learnt = [], []
+    for coef in (0.0, 0.5):
+        actor = make(mixture, layout, router=RouterOptions(balance_coef=coef))
+        scored = actor.score(batch(), temperature=1.0)
+        terms, _ = estimate(method, seen(scored, population=actor.layout))
+        norms.append(
+            [
+                actor.gradient_norm(scored, terms, part, temperature=1.0)
+                for part in parts(method.loss).values()
+            ]
+        )
+        learnt.append(update(actor, scored, entropy_coef=0.3)["grad/norm"])
+    assert norms[0] == norms[1]
+    assert min(norms[0]) > 1e-3
+    assert learnt[0] != pytest.approx(learnt[1], rel=1e-3), "the loss must matter here"
 
 
 def plain_loss(
