@@ -9,6 +9,7 @@ none.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from megaent.answers.boxes import LONGEST_ANSWER, boxed, last_boxes
 from megaent.answers.compare import equal
@@ -37,6 +38,7 @@ _STATES = re.compile(
     r"(?:\s+(?:thus|therefore|indeed|simply|just|then|exactly))?[ \t]*[:=]?\s*",
     re.IGNORECASE | re.MULTILINE,
 )
+_DENIED = re.compile(r"\b(?:no|not|without)\s+(?:an?\s+)?$", re.IGNORECASE)
 _TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL | re.IGNORECASE)
 _TAG_HOLDS_MORE = re.compile(r"\\(?:boxed|fbox)|\w[^\n]*\n\s*\S|\b(?:answer|is|or|maybe)\b", re.IGNORECASE)
 _HEADING = re.compile(r"(?:^|\n)[ \t#*_]*(?:the\s+)?(?:final\s+)?answer[ \t*_]*:?[ \t*_]*\n+", re.IGNORECASE)
@@ -120,13 +122,24 @@ def _is_taken_back(after: str, answer: str) -> bool:
     return other is not None and (len(other) > LONGEST_ANSWER or equal(other, answer) is False)
 
 
-def concluded(text: str) -> str | None:
+class Statement(NamedTuple):
+    answer: str
+    is_whole: bool  # nothing follows it, and nothing else is stated
+
+
+def only_statement(text: str) -> Statement | None:
     """What the last line says that the answer is; None where it says nothing of an answer."""
     line = text.strip().rsplit("\n", 1)[-1]
-    found = _last(_STATES, line)
-    if found is None or "answer" not in found.group().casefold():
+    found = [each for each in _STATES.finditer(line) if "answer" in each.group().casefold()]
+    if not found or _DENIED.search(line[: found[-1].start()]):
         return None
-    return _first_answer(line[found.end() :])
+    after = line[found[-1].end() :]
+    answer = _first_answer(after)
+    if not answer:
+        return None
+    rest = after.rpartition(answer)[2]
+    is_whole = len(found) == 1 and not rest.strip(" \t.$*)]\\") and after.count("$") % 2 == 0
+    return Statement(answer, is_whole)
 
 
 # ---------------------------------------------------------------- without a box

@@ -57,11 +57,12 @@ def _marked(text: str) -> str:
             "by \\boxed{}, or name the field that holds it alone in data.answer_key"
         )
     key = text.strip()
-    from megaent.answers.find import concluded  # it brings mpmath, which a refused command need not wait for
+    from megaent.answers.find import only_statement  # it brings mpmath, which a refusal need not wait for
 
-    if (stated := concluded(key)) is not None:
-        return stated
-    if len(_WORD.findall(key)) > MOST_WORDS or _is_prose(key):
+    statement = only_statement(key)
+    if statement is not None and statement.is_whole:
+        return statement.answer
+    if statement is not None or len(_WORD.findall(key)) > MOST_WORDS or _is_prose(key):
         raise ValueError(
             "it is an explanation that marks no final answer; mark it by #### or \\boxed{}, or name the "
             "field that holds the answer alone in data.answer_key"

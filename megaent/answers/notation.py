@@ -74,15 +74,15 @@ _MARKUP = (
     # Binomial coefficients, as they are written here and there.
     (re.compile(r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"^([^{}]*)\\choose(?![A-Za-z])([^{}]*)$"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?<![A-Za-z\\])C\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?:\{\s*\})?[_^]\s*\{?(\d+)\}?\s*C_\s*\{?(\d+)\}?"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?<![A-Za-z\\])C_\s*\{?(\d+)\}?\s*\^\s*\{?(\d+)\}?"), r"\\binom{\1}{\2}"),
     (re.compile(r"\s*\(\s*([A-Za-z]\s*\\in\s*\\mathbb\s*\{?[ZNR]\}?[^()]*)\)\s*$"), r", \1"),
     (re.compile(r"\\_"), "_"),
     (re.compile(r"(?<!\\)\$"), ""),
     (re.compile(r"\*\*(?=[\d({A-Za-z-])(?<=[\d)}A-Za-z]\*\*)"), "^"),  # 2**3
     (re.compile(r"\*\*|^#+\s"), ""),  # Markdown
     (re.compile(r"(\d)\s*[xX]\s*(?=10\s*\^)"), r"\1\\times "),  # 3 x 10^8
+    # Where nothing else is there: elsewhere these are constants and points with an index.
+    (re.compile(r"^(?:\s|\{\s*\})*[_^]\s*\{?(\d+)\}?\s*C_\s*\{?(\d+)\}?\s*$"), r"\\binom{\1}{\2}"),
+    (re.compile(r"^\s*C_\s*\{?(\d\d+|[3-9])\}?\s*\^\s*\{?(\d+)\}?\s*$"), r"\\binom{\1}{\2}"),
 )  # fmt: skip
 _LOST_ESCAPE = re.compile(r"\f(?=rac)|\x08(?=oxed|inom|egin)|\t(?=ext|imes|frac|heta|an\b)")
 _DOUBLE_ESCAPE = re.compile(r"\\\\(?=[A-Za-z]{2,}|[{}%$,!])")

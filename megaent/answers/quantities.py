@@ -11,10 +11,14 @@ from fractions import Fraction
 
 from megaent.answers import value
 from megaent.answers.reading import Quantity
-from megaent.answers.tokens import Tree
+from megaent.answers.tokens import Tree, Unreadable
+from megaent.answers.tree import parse
 from megaent.answers.units import is_known, read_unit
 
 TOLERANCE = Fraction(1, 10**6)  # relative, of decimals
+_ASKS_FOR_COUNTS = re.compile(
+    r"\b(?:in|how many|number of)\s+(?:hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
+)
 
 
 def same_quantity(key: Quantity, answer: Quantity, question: str) -> bool | None:
@@ -72,8 +76,12 @@ def _same_number(key: Tree, answer: Tree) -> bool | None:
 
 def _same_but_for_letter(key: Quantity, answer: Quantity) -> bool | None:
     """``5 m`` and ``5\\text{ m}``: a letter on one side is the unit on the other."""
+    if bool(key.unit) == bool(answer.unit):
+        return False
     plain_one = answer if key.unit else key
-    if bool(key.unit) == bool(answer.unit) or plain_one.tree[0] != "mul" or plain_one.tree[2][0] != "sym":
+    if "/" in key.unit + answer.unit and value.symbols(plain_one.tree):
+        return _same_number(_in_letters(key), _in_letters(answer))
+    if plain_one.tree[0] != "mul" or plain_one.tree[2][0] != "sym":
         return False
     if plain_one.tree[2][1] == (key.unit or answer.unit).strip():
         return _same_number(plain_one.tree[1], (key if key.unit else answer).tree)
@@ -83,6 +91,16 @@ def _same_but_for_letter(key: Quantity, answer: Quantity) -> bool | None:
     ours, theirs = (key, measured) if key.unit else (measured, answer)
     scale = _scale(ours, theirs)
     return scale is not None and _same_number(ours.tree, _times(theirs.tree, scale))
+
+
+def _in_letters(quantity: Quantity) -> Tree:
+    """``5 m/s`` as 5 times m over s."""
+    if not quantity.unit:
+        return quantity.tree
+    try:
+        return ("mul", quantity.tree, parse(quantity.unit))
+    except Unreadable:
+        return quantity.tree
 
 
 def _same_letter(key: Quantity, answer: Quantity) -> bool:
@@ -105,10 +123,7 @@ def _times(tree: Tree, factor: Fraction) -> Tree:
 def _counts(key: Quantity, answer: Quantity, question: str) -> Fraction:
     """``5 million`` is 5000000; where the question asks for millions it is 5 as well."""
     ours, theirs = read_unit(key.unit).count, read_unit(answer.unit).count
-    is_asked = re.search(r"\b(?:hundred|thousand|million|billion|trillion)s?\b", question) and 1 in (
-        ours,
-        theirs,
-    )
+    is_asked = _ASKS_FOR_COUNTS.search(question) and 1 in (ours, theirs)
     return Fraction(1) if is_asked else theirs / ours
 
 

@@ -46,6 +46,8 @@ def parse(text: str) -> Tree:
 class _Reader:
     """Recursive descent: sum, product, power, atom."""
 
+    _angles_of = frozenset(f"\\{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc"))
+
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
         self._place = 0
@@ -134,6 +136,8 @@ class _Reader:
             if self._take("!"):
                 tree = ("call", "factorial", tree)
             elif self._take("\\deg"):
+                if self._angles_of.isdisjoint(self._tokens):
+                    raise Unreadable("degrees inside an expression, where no function takes an angle")
                 tree = ("mul", tree, ("div", ("const", "pi"), ("num", Fraction(180), None)))
             elif self._take("^"):
                 return self._after_power(("pow", tree, self._exponent(depth)), depth)

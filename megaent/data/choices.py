@@ -44,10 +44,11 @@ def chosen_letter(answer: object, choices: Choices) -> str:
     """
     written = str(answer).strip()
     label = written.strip("().").upper()
+    said = ""
     if (both := _LABEL.match(written)) and written[both.end() :] in choices.texts:  # "B. y"
-        label = both.group(1).upper()
+        label, said = both.group(1).upper(), written[both.end() :]
     labels = choices.labels or tuple(ascii_uppercase[: len(choices.texts)])
-    places = {place for place, text in enumerate(choices.texts) if text == written}
+    places = {place for place, text in enumerate(choices.texts) if text in (written, said)}
     places |= {place for place, name in enumerate(labels) if name == label}
     if label.isdecimal() and int(label) < len(labels) and not labels[0].isdecimal():
         places.add(int(label))
@@ -80,7 +81,11 @@ def _listed(given: object) -> Choices | None:
 
 
 def _labelled(texts: Sequence[object], labels: object) -> Choices:
-    names = tuple(str(label).strip().upper() for label in labels) if isinstance(labels, Sequence) else ()
+    told = labels if isinstance(labels, Sequence) else ()
+    if len(told) == len(texts):
+        told = told[: len(_without_empty_end(texts))]
+    texts = _without_empty_end(texts)
+    names = tuple(str(label).strip("().: ").upper() for label in told)
     if names and (len(names) != len(texts) or len(set(names)) < len(names)):
         raise DataError(
             f"choices must have a label each, got {len(texts)} texts and the labels {labels!r:.60}"
@@ -88,13 +93,23 @@ def _labelled(texts: Sequence[object], labels: object) -> Choices:
     return Choices(tuple(str(text).strip() for text in texts), names)
 
 
+def _without_empty_end(texts: Sequence[object]) -> Sequence[object]:
+    """Tables have as many places as their longest row. Raises DataError for one that is empty amid others."""
+    filled = [place for place, text in enumerate(texts) if text is not None and text != ""]
+    number = filled[-1] + 1 if filled else 0
+    if len(filled) < number:
+        raise DataError(f"choices must be texts without a gap, got {list(texts)!r:.80}; leave the row out")
+    return texts[:number]
+
+
 def _in_columns(row: Mapping[str, object]) -> Choices | None:
     """A column for each option: ``A``, ``B``, …, or ``option1``, ``option_a``, ``opa`` and on."""
     for names in _COLUMNS:
-        given = [row[name] for name in names if row.get(name) not in (None, "")]
-        if len(given) >= 2 and row.get(names[0]) not in (None, "") and row.get(names[1]) not in (None, ""):
-            labels = [str(n) for n in range(1, len(given) + 1)] if names[0].endswith("1") else None
-            return _labelled(given, labels)
+        given = [row.get(name) for name in names]
+        if all(first not in (None, "") for first in given[:2]):
+            texts = _without_empty_end(given)
+            labels = [str(n) for n in range(1, len(texts) + 1)] if names[0].endswith("1") else None
+            return _labelled(texts, labels)
     return None
 
 

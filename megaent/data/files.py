@@ -217,9 +217,11 @@ def _array(file: Path, value: object) -> Iterator[Placed]:
 
 def _is_list_of_rows(value: object) -> bool:
     """And not one row that is a list of turns."""
-    return isinstance(value, list) and all(
-        isinstance(entry, dict) and "from" not in entry and "role" not in entry for entry in value
-    )
+    return isinstance(value, list) and all(isinstance(entry, dict) and not _is_turn(entry) for entry in value)
+
+
+def _is_turn(entry: dict) -> bool:
+    return {"from", "value"} <= entry.keys() or {"role", "content"} <= entry.keys()
 
 
 def _rows_inside(value: object) -> list | None:
@@ -228,9 +230,7 @@ def _rows_inside(value: object) -> list | None:
         return None
     lists = [entry for entry in value.values() if isinstance(entry, list) and entry]
     others = [entry for entry in value.values() if not isinstance(entry, list)]
-    is_rows = len(lists) == 1 and all(
-        isinstance(row, dict) and "role" not in row and "from" not in row for row in lists[0]
-    )
+    is_rows = len(lists) == 1 and _is_list_of_rows(lists[0])
     is_row = any(isinstance(entry, str) and len(entry) > 200 for entry in others)
     return lists[0] if is_rows and not is_row else None
 

@@ -29,7 +29,7 @@ ANSWERS = (
     "target",
     "answerKey",
 )
-LAST_ANSWERS = ("label", "correct", "correct_option")
+LAST_ANSWERS = ("label", "correct", "correct_option", "cop")
 """Names that say less: of slime, OpenRLHF and AQuA; read where no other column holds the answer."""
 BACKGROUND = ("context", "passage", "body")
 """What a question is about, where a column of its own holds it: SVAMP, LogiQA."""
@@ -70,10 +70,21 @@ def read_form(row: object, *, question_key: str = "", answer_key: str = "") -> A
 
 def _refuse_what_is_seen(row: Mapping[str, object]) -> None:
     for name, value in _present(row, SEEN):
+        if not _holds_something(value):
+            continue
         raise DataError(
             f"the row shows something ({name}={value!r:.40}) that a text model does not see; leave out the "
             "row, or the column where the question does without it"
         )
+
+
+def _holds_something(value: object) -> bool:
+    """A row of text may have an empty column of pictures: ``{"bytes": None, "path": None}``, ``[None]``."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_something, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_something, value))
+    return value not in (None, "")
 
 
 def _question(row: Mapping[str, object], key: str) -> tuple[str, object]:

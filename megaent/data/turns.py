@@ -31,8 +31,8 @@ def is_turns(value: object) -> bool:
 
 def with_system(row: Mapping[str, object], turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
     """ShareGPT and its kin keep the system's text in a column of its own."""
-    said = next((row[name] for name in SYSTEM if row.get(name)), None)
-    if not isinstance(said, str) or turns[0][0] == "system":
+    said = next((value for name, value in row.items() if name.lower() in SYSTEM and value), None)
+    if not isinstance(said, str) or not said.strip() or turns[0][0] == "system":
         return turns
     return (("system", _characters(said.strip())), *turns)
 

@@ -111,6 +111,12 @@ class Question:
         for name in needed:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.sequence_parallel == "true" and self.tp == 1:
+            raise ConfigError(
+                "sequence_parallel=true has no effect with tp=1; leave it out, or choose tp=2 or more"
+            )
+        if "file_gbps" in self.constants:
+            raise ConfigError("constants.file_gbps is of published rows (--rows) alone; leave it out")
         if not self.model:
             raise ConfigError(
                 "model has no value; add model=qwen2_5_7b, or the path of a Hugging Face folder"
@@ -181,7 +187,7 @@ def read_question(words: Sequence[str]) -> Question:
                 raise ConfigError(f"{key} is given twice; once is enough")
             given[key] = _typed(key, text)
     if given.get("workload", "rl") == "rl":
-        given = typed_for_a_step(given)
+        given = typed_for_a_step(given, defaults={item.name: item.default for item in fields(Question)})
     return Question(**given, constants=constants)
 
 

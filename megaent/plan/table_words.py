@@ -19,7 +19,7 @@ def said_by_tables(key: str, text: str) -> str:
     return "rl" if (key, text) == ("workload", "rl_step") else text
 
 
-def typed_for_a_step(given: dict[str, Any]) -> dict[str, Any]:
+def typed_for_a_step(given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """``given`` of a step of reinforcement learning, whose tables tell the length of prompt and response
     together (seq_len), the responses of an optimizer step (global_batch) and of a microbatch (micro_batch).
 
@@ -27,10 +27,20 @@ def typed_for_a_step(given: dict[str, Any]) -> dict[str, Any]:
     """
     found = {name: value for name, value in given.items() if name not in _OF_TRAINING}
     if "seq_len" in given:
-        prompt = given.get("prompt_tokens", 256.0)
-        _say(found, "max_new_tokens", int(given["seq_len"] - prompt), because="seq_len")
+        prompt = given.get("prompt_tokens", defaults["prompt_tokens"])
+        room = given["seq_len"] - prompt
+        mean = given.get("response_tokens", defaults["response_tokens"])
+        _say(found, "max_new_tokens", int(room), because="seq_len")
+        if room < mean:
+            raise ConfigError(
+                f"seq_len={given['seq_len']} is of prompt and response together and leaves {room:g} tokens "
+                f"beside prompt_tokens={prompt:g}, where response_tokens={mean:g} is the mean of the "
+                "responses; say these as they are"
+            )
     if "global_batch" in given:
-        responses = given.get("prompts", 128) * given.get("group_size", 16)
+        responses = given.get("prompts", defaults["prompts"]) * given.get(
+            "group_size", defaults["group_size"]
+        )
         if given["global_batch"] < 1 or responses % given["global_batch"]:
             raise ConfigError(
                 f"global_batch={given['global_batch']} does not divide the {responses} responses of a step; "

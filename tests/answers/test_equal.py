@@ -171,10 +171,18 @@ CASES: dict[str, tuple[str, str]] = {
     r"\cos 20^\circ": (r"\cos\frac{\pi}{9} | \cos(20^\circ)", r"\cos 20 | 20^\circ | \sin 20^\circ"),
     r"\frac{1+\sqrt{5}}{2}": (r"2\cos 36^\circ", r"2\cos 36 | 2\sin 36^\circ"),
     r"\binom{10}{3}": (
-        r"{10 \choose 3} | C(10,3) | C_{10}^{3} | ^{10}C_3 | _{10}C_{3} | 120",
+        r"{10 \choose 3} | C_{10}^{3} | ^{10}C_3 | _{10}C_{3} | 120",
         r"C(10,4) | C_3^{10} | {3 \choose 10}",
     ),
+    # Constants and points with an index are no binomials.
+    "A": ("A", "A_1C_1 | C_1A"),
+    "B_2C_2": ("C_2B_2", "B_1C_1 | B_1C_2"),
+    "C_1 + xC_2": ("xC_2 + C_1", "C_1 + xC_2 + x^2C_3 | C_1 + xC_3"),
+    "C_2+C_1x^2": ("x^2C_1+C_2", "x^2C_1 | 2x"),
+    "C(5,1)": ("C(5,1)", "C(5,4) | 5 | D(5,1)"),
+    "0": ("0", "C_1^2 | C(2,5)"),
     # Units.
+    r"\frac{5m}{s}": (r"5 m/s | 5\frac{m}{s}", "5 m/h | 5 s/m | 6 m/s"),
     "9.8 m/s^2": (
         r"9.8 | 9.8\text{ m/s}^2 | 9.8\ \mathrm{m\,s^{-2}} | 980\text{ cm/s}^2",
         r"9.8 m/s | 9.8\text{ m} | 98 m/s^2",

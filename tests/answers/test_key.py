@@ -73,6 +73,13 @@ def test_what_is_no_number_is_no_key(value: float) -> None:
         "Add them. Therefore 5 apples.",
         "word " * 20 + "The answer is",
         "word " * 20 + "5",
+        "The answer is $x$ = 5",
+        "Answer: $x=1$; $x=2$",
+        "(a) The answer is 3. (b) The answer is 4.",
+        "Answer: $2$ feet, $3$ inches",
+        "The answer is $5$ and 3",
+        "The answer is St. Louis",
+        "The answer is $3 and $4",
     ],
 )
 def test_an_explanation_that_states_nothing_is_no_key(value: str) -> None:

@@ -154,3 +154,13 @@ def test_a_file_of_one_row_with_a_list_inside_is_that_row(tmp_path: Path, row: d
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(row))
     assert rows_of(path) == [row]
+
+
+def test_rows_inside_an_object_may_say_where_they_are_from(tmp_path: Path) -> None:
+    rows = [
+        {"from": "AIME 2023", "question": "q", "answer": "1"},
+        {"role": "easy", "question": "p", "answer": "2"},
+    ]
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps({"data": rows}))
+    assert rows_of(path) == rows

@@ -107,6 +107,21 @@ FORMS: dict[str, tuple[Any, list[tuple[str, str]] | None, str]] = {
         LETTERED,
         "B",
     ),
+    "labels in brackets": (
+        {"question": "Q", "choices": {"text": ["x", "y"], "label": ["(A)", "(B)"]}, "answer": "(B)"},
+        LETTERED,
+        "B",
+    ),
+    "a table's empty places": (
+        {"question": "Q", "choices": {"A": "x", "B": "y", "C": None, "D": None}, "answer": "B"},
+        LETTERED,
+        "B",
+    ),
+    "a picture of nothing": (
+        {"question": "Q", "image": {"bytes": None, "path": None}, "answer": 5},
+        [("user", "Q")],
+        "5",
+    ),
     "choices by index": (
         {"question": "Q", "choices": ["x", "y"], "answer": 1},
         LETTERED,
@@ -228,6 +243,10 @@ def test_keys_reach_into_other_columns() -> None:
         ({"messages": [{"role": "assistant", "content": "x"}], "answer": "1"}, "hold no user's question"),
         ({"question": "A", "choices": {"text": ["x"], "label": ["A", "B"]}, "answer": "A"}, "a label each"),
         ({"question": "A", "choices": "['x', 'y']", "answer": "A"}, "a list of 2 to 26 texts"),
+        ({"question": "A", "choices": ["x", "y"], "answer": "A. y"}, "could be A or B"),
+        ({"question": "A", "choices": ["x", None, "z"], "answer": "A"}, "texts without a gap"),
+        ({"question": "A", "A": "x", "B": "y", "C": "", "D": "z", "answer": "D"}, "texts without a gap"),
+        ({"question": "A", "opa": "x", "opb": "y", "opc": None, "opd": "z", "cop": 3}, "texts without a gap"),
         ({"question": "A", "images": ["x.png"], "answer": "1"}, r"shows something \(images="),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}], "answer": "1"}, "a turn must be"),
         ({"prompt": str([USER]), "answer": "1"}, r"as Python prints them, .*; write them as JSON"),

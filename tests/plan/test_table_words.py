@@ -67,7 +67,7 @@ def test_a_rows_columns_alone_say_whose_software_it_was() -> None:
 
 
 def test_a_step_may_be_told_as_tables_tell_it() -> None:
-    said = "workload=rl_step seq_len=4096 prompt_tokens=120 prompts=64 group_size=32 "
+    said = "workload=rl_step seq_len=4096 prompt_tokens=120 response_tokens=900 prompts=64 group_size=32 "
     said += "global_batch=512 micro_batch=2"
     question = read_question(["model=llama3_8b", *said.split()])
     assert question.is_rl
@@ -81,7 +81,10 @@ def test_a_step_may_be_told_as_tables_tell_it() -> None:
         (["global_batch=500"], "global_batch=500 does not divide the 2048 responses"),
         (["global_batch=0"], "global_batch=0 does not divide"),
         (["micro_batch=2"], "micro_batch counts sequences of seq_len tokens"),
-        (["seq_len=100"], "max_new_tokens must be a finite number of 0 or more, got -156"),
+        (["seq_len=100"], "leaves -156 tokens beside prompt_tokens=256"),
+        (["seq_len=2048"], "leaves 1792 tokens .*, where response_tokens=4096 is the mean"),
+        (["sequence_parallel=true", "tp=1"], "sequence_parallel=true has no effect with tp=1"),
+        (["constants.file_gbps=2"], "is of published rows"),
     ],
 )
 def test_a_step_that_is_told_twice_or_in_part_is_refused(words: list[str], says: str) -> None:
