@@ -40,10 +40,11 @@ Gradient = Callable[[list[Tensor]], Tensor]
 def main(out: Path, environment: Path) -> None:
     batch, log_prob_T = drawn()
     (site,) = environment.glob(SITE)
+    plain_T = -advantages(batch) * (log_prob_T - batch.log_prob_old).exp()
     rows = []
     for fraction in FRACTIONS:
         for name, gradient in contenders(site, batch, log_prob_T, fraction).items():
-            rows += measured(name, fraction, gradient, batch)
+            rows += measured(name, fraction, gradient, batch, plain_T)
     told = {
         "tokens": batch.num_tokens,
         "torch": torch.__version__,
@@ -109,9 +110,7 @@ def contenders(site: Path, batch: Experience, log_prob_T: Tensor, fraction: floa
 
 def ours(batch: Experience, log_prob_T: Tensor, fraction: float, scope: str) -> Gradient:
     method = build_method({"kl_cov": {"fraction": fraction, "scope": scope}}).phases[0].method
-    assert batch.minibatch is not None
-    seen = Seen(batch=batch, population=Alone(), minibatch_S=torch.zeros_like(batch.group), num_minibatches=1)
-    terms, _ = estimate(method, seen)
+    terms, _ = estimate(method, seen_of(batch))
 
     def gradient(microbatches: list[Tensor]) -> Tensor:
         leaf_T = log_prob_T.clone().requires_grad_()
@@ -164,21 +163,28 @@ def verl(site: Path, batch: Experience, log_prob_T: Tensor, fraction: float) -> 
 def advantages(batch: Experience) -> Tensor:
     """[T] as GRPO has them: reward minus the group's mean, over its deviation."""
     method = build_method({"grpo": {}}).phases[0].method
-    seen = Seen(batch=batch, population=Alone(), minibatch_S=torch.zeros_like(batch.group), num_minibatches=1)
-    return estimate(method, seen)[0].advantage.double()
+    return estimate(method, seen_of(batch))[0].advantage.double()
+
+
+def seen_of(batch: Experience) -> Seen:
+    """One minibatch, one replica."""
+    return Seen(batch=batch, population=Alone(), minibatch_S=torch.zeros_like(batch.group), num_minibatches=1)
 
 
 # ---------------------------------------------------------------- the table
 
 
-def measured(name: str, fraction: float, gradient: Gradient, batch: Experience) -> list[dict[str, object]]:
-    plain_T = gradient_without(batch)
+def measured(
+    name: str, fraction: float, gradient: Gradient, batch: Experience, plain_T: Tensor
+) -> list[dict[str, object]]:
+    """``plain_T`` [T] is the gradient of the policy term alone."""
     whole_T = gradient(split(batch, 1))
+    held_whole = is_held(whole_T, plain_T)
     expected = max(1, int(fraction * batch.num_tokens))
     rows: list[dict[str, object]] = []
     for number in SPLITS:
         found_T = gradient(split(batch, number))
-        held, held_whole = is_held(found_T, plain_T), is_held(whole_T, plain_T)
+        held = is_held(found_T, plain_T)
         rows.append(
             {
                 "who": name,
@@ -195,11 +201,6 @@ def measured(name: str, fraction: float, gradient: Gradient, batch: Experience) 
 
 def is_held(gradient_T: Tensor, plain_T: Tensor) -> Tensor:
     return (gradient_T - plain_T).abs() > 0.5  # the term's gradient is +1 or -1
-
-
-def gradient_without(batch: Experience) -> Tensor:
-    _, log_prob_T = drawn()
-    return -advantages(batch) * (log_prob_T - batch.log_prob_old).exp()
 
 
 def table(rows: list[dict[str, object]]) -> str:

@@ -213,9 +213,10 @@ class MegatronActor:
         forward_step = self._training_step(batch, terms, loss, sums, temperature)
         norms, lr, rounds = [], 0.0, []
         cost = WorkOfPacks(batch, self.work)
+        minibatch_S = minibatch_of_responses(batch, terms)
         self._mixture.begin_update(terms.minibatch, num_minibatches)
         for number in range(num_minibatches):
-            packs = self._packs_to_learn(batch, terms, number)
+            packs = self._packs_to_learn(batch, minibatch_S, number)
             if not packs:
                 continue
             rounds.append([cost(pack) for pack in packs])
@@ -237,7 +238,7 @@ class MegatronActor:
         """L2 norm of what ``loss`` alone would teach in the first minibatch, unclipped; nothing is learnt."""
         self._kept.forget()
         forward_step = self._training_step(batch, terms, loss, MetricSums(self.layout.device), temperature)
-        if not (packs := self._packs_to_learn(batch, terms, 0)):
+        if not (packs := self._packs_to_learn(batch, minibatch_of_responses(batch, terms), 0)):
             return 0.0
         with self._mixture.without_losses():
             self._backward(batch, packs, forward_step)
@@ -258,9 +259,8 @@ class MegatronActor:
             device=self.layout.device,
         )
 
-    def _packs_to_learn(self, batch: Experience, terms: TokenTerms, number: int) -> list[list[int]]:
+    def _packs_to_learn(self, batch: Experience, minibatch_S: list[int], number: int) -> list[list[int]]:
         """Of a minibatch; as many on every replica, empty ones among them, and none where no one has any."""
-        minibatch_S = minibatch_of_responses(batch, terms)
         packs = self._packs(batch, [response for response, of in enumerate(minibatch_S) if of == number])
         return packs + [[]] * (self._agree(len(packs)) - len(packs))
 

@@ -82,9 +82,10 @@ def _listed(given: object) -> Choices | None:
 
 def _labelled(texts: Sequence[object], labels: object) -> Choices:
     told = labels if isinstance(labels, Sequence) else ()
+    filled = _without_empty_end(texts)
     if len(told) == len(texts):
-        told = told[: len(_without_empty_end(texts))]
-    texts = _without_empty_end(texts)
+        told = told[: len(filled)]
+    texts = filled
     names = tuple(str(label).strip("().: ").upper() for label in told)
     if names and (len(names) != len(texts) or len(set(names)) < len(names)):
         raise DataError(

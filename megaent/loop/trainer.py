@@ -149,11 +149,13 @@ class Trainer:
 
     def term_shares(self, step: int, batch: Experience, terms: TokenTerms) -> Metrics:
         """In the first step of a phase: how much of the gradient each part of the loss is, unlearnt."""
-        addends = parts(self.course.method_at(step).loss)
-        if len(addends) == 1 or not self.course.begins_phase(step):
+        loss = self.course.method_at(step).loss
+        if not loss.terms or not self.course.begins_phase(step):
             return {}
         with self.clock.measure("update"):
-            return shares_of_gradient(self.actor, batch, terms, addends, temperature=self._temperature(step))
+            return shares_of_gradient(
+                self.actor, batch, terms, parts(loss), temperature=self._temperature(step)
+            )
 
     @timed
     def update(self, step: int, batch: Experience, terms: TokenTerms) -> Metrics:
